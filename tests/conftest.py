@@ -1,0 +1,118 @@
+"""What the tests share: the path to the modules, a scripted model, a look at the process table.
+
+Nothing here patches or replaces a part of the program. A model that answers over HTTP is the
+business of `server.py`.
+"""
+
+import json
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def repl(code: str) -> str:
+    """A reply that is one block of code: 'x = 1' -> '```repl\\nx = 1\\n```'."""
+    return f"```repl\n{textwrap.dedent(code).strip()}\n```"
+
+
+def is_rlm(messages: list[dict[str, Any]]) -> bool:
+    """Whether a turn of an RLM asks; a plain call is a single user message."""
+    return messages[0]["role"] == "system"
+
+
+class Script:
+    """A model that follows a script: RLM(model=Script(repl("FINAL(1)"))), Server(script.reply).
+
+    The n-th turn of an RLM is answered with the n-th of its replies, the last one again after that.
+    Its replies are those of the first name in `tasks` that stands in its first user message, else
+    `replies`. A plain call is answered with leaf(text). A reply may be a function of the messages.
+    `requests` keeps what was asked, in order of arrival.
+    """
+
+    def __init__(
+        self, *replies: Any, leaf: Callable[[str], Any] = lambda text: "leaf", **tasks: list[Any]
+    ) -> None:
+        self.replies, self.leaf, self.tasks = replies, leaf, tasks
+        self.requests: list[list[dict[str, Any]]] = []
+
+    def __call__(self, messages: list[dict[str, Any]]) -> Any:
+        self.requests.append(json.loads(json.dumps(messages)))  # as it is now; it must be JSON
+        if not is_rlm(messages):
+            return self.leaf(messages[0]["content"])
+        names = (name for name in self.tasks if name in messages[1]["content"])
+        name = next(names, None)
+        replies = self.replies if name is None else self.tasks[name]
+        reply = replies[min(sum(m["role"] == "assistant" for m in messages), len(replies) - 1)]
+        return reply(messages) if callable(reply) else reply
+
+    def reply(self, body: dict[str, Any]) -> Any:
+        """The same over HTTP."""
+        return self(body["messages"])
+
+    @property
+    def plain(self) -> list[str]:
+        """What the plain calls were asked."""
+        return [messages[0]["content"] for messages in self.requests if not is_rlm(messages)]
+
+
+def table() -> dict[int, int]:
+    """The living processes, zombies left out: pid -> parent's pid."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except OSError:  # it ended meanwhile
+                continue
+            if state not in "ZX":
+                parents[int(entry.name)] = int(parent)
+    return parents
+
+
+def descendants(pid: int) -> set[int]:
+    """The living processes below `pid`."""
+    parents, found, level = table(), set(), {pid}
+    while level := {child for child, parent in parents.items() if parent in level} - found:
+        found |= level
+    return found
+
+
+def workers(pid: int) -> set[int]:
+    """The workers below `pid`: forked, so that the command line is the parent's."""
+    parents, below = table(), descendants(pid)
+    return {child for child in below if command(child) == command(parents.get(child, 0)) != b""}
+
+
+def command(pid: int) -> bytes:
+    """The command line of a process, empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
+    """Waits for the condition and returns what it returned, at most so long."""
+    end = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.005)
+    return found
+
+
+@pytest.fixture
+def clean_env(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment without what configures RLM, here and for programs that a test starts."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RLM_MODEL", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    return dict(os.environ)

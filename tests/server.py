@@ -1,0 +1,199 @@
+"""Loopback chat-completions servers: what tests, demo and benchmarks put in a model's place.
+
+    with Server(lambda body: "```repl\\nFINAL(42)\\n```") as server:
+        RLM("some-model", base_url=server.url, api_key="k").completion("...")
+    server.requests, server.headers, server.usage    # what came, parsed; the sum over its answers
+
+`Server` is for watching: it records everything and fails in every way that real servers do.
+`serve` is for measuring: a light one in a process of its own. Neither streams or checks keys.
+"""
+
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A reply that is no ordinary one. `body` is sent as it is (a dict: as JSON), and `then`:
+
+    "keep"   nothing more: a whole response, and the connection stays open
+    "close"  the connection ends before the length that was announced
+    "reset"  the same with a TCP reset; with an empty body before the status line
+    "drip"   a space every 50 ms, without end: never silent, never done
+    "hang"   nothing at all is sent, until the server closes
+    "raw"    the body is everything that is sent, status line included
+    Fault(429, headers={"Retry-After": "1"})    Fault(200, b'{"choices": [', then="reset")
+    """
+
+    status: int = 200
+    body: bytes | dict[str, Any] = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    then: str = "keep"
+
+
+Reply = Callable[[dict[str, Any]], str | dict[str, Any] | Fault]  # body -> text, whole body, fault
+
+
+def completion(text: str, **usage: Any) -> dict[str, Any]:
+    """The response body of an ordinary answer: completion("yes", prompt_tokens=9, cost=0.5)."""
+    message = {"role": "assistant", "content": text}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    return {"id": "chatcmpl-0", "choices": choices} | ({"usage": usage} if usage else {})
+
+
+def refused_url() -> str:
+    """An address on which nobody listens: a connection to it is refused at once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+
+class Server(ThreadingHTTPServer):
+    """A server whose model is the function `reply`, called in the thread of its connection."""
+
+    request_queue_size = 1024
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.reply = reply
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[Any] = []  # mappings, names in any case; in the order of `requests`
+        self.usage = Counter(calls=0, prompt_tokens=0, cached_tokens=0, completion_tokens=0)
+        self.in_flight = self.peak = 0  # requests being answered now, and the most that ever were
+        self.lock, self.closed = threading.Lock(), threading.Event()
+        self._open: set[socket.socket] = set()
+        self._seen: set[int] = set()  # hashes of beginnings of conversations
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self, *_: object) -> None:
+        """Ends the listener and every connection. May be called from `reply`, and twice."""
+        self.closed.set()
+        self.shutdown()
+        self.server_close()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):  # it has ended before
+                connection.shutdown(socket.SHUT_RDWR)
+
+    __exit__ = close
+
+    def handle_error(self, *_: Any) -> None: ...  # a client that hangs up is no news
+
+    def count(self, messages: list[dict[str, Any]], text: str) -> dict[str, Any]:
+        """A plausible `usage`: 4 characters a token; a beginning seen before counts as cached."""
+        beginning = prompt = cached = 0
+        with self.lock:
+            for message in messages:
+                beginning = hash((beginning, message["role"], str(message["content"])))
+                prompt += len(str(message["content"])) // 4 + 3
+                cached = prompt if beginning in self._seen else cached
+                self._seen.add(beginning)
+        usage = {"prompt_tokens": prompt, "completion_tokens": len(text) // 4 + 1}
+        return usage | {"prompt_tokens_details": {"cached_tokens": cached}}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection: HTTP/1.1 with keep-alive, each response written in one piece."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # buffered, flushed once a response
+
+    def log_message(self, *_: Any) -> None: ...
+
+    def do_POST(self) -> None:
+        server, body = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path != "/v1/chat/completions":
+            return self.send(Fault(404, {"error": {"message": f"no such path: {self.path}"}}))
+        with server.lock:
+            server._open.add(self.connection)
+            server.requests.append(body)
+            server.headers.append(self.headers)
+            server.in_flight += 1
+            server.peak = max(server.peak, server.in_flight)
+        try:
+            answer = server.reply(body)
+        except Exception as error:  # noqa: BLE001 (a mistake in the script: said at once, by name)
+            answer = Fault(400, {"error": {"message": f"the scripted model failed: {error!r}"}})
+        if isinstance(answer, str):
+            answer = completion(answer, **server.count(body["messages"], answer))
+        fault = Fault(200, answer) if isinstance(answer, dict) else answer
+        with server.lock:
+            server.in_flight -= 1
+            if fault is not answer:
+                usage = {"calls": 1} | (answer.get("usage") or {})
+                usage |= usage.get("prompt_tokens_details") or {}
+                server.usage.update({name: usage.get(name) or 0 for name in server.usage})
+        self.send(fault)
+
+    def send(self, fault: Fault) -> None:
+        data = fault.body if isinstance(fault.body, bytes) else json.dumps(fault.body).encode()
+        self.close_connection = fault.then != "keep"
+        if fault.then not in ("hang", "raw") and (data or fault.then != "reset"):
+            self.send_response(fault.status)
+            for name, value in {"Content-Type": "application/json", **fault.headers}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(data) + 10**9 * (fault.then != "keep")))
+            self.end_headers()
+        self.wfile.write(data)
+        self.wfile.flush()
+        while fault.then in ("hang", "drip") and not self.server.closed.wait(0.05):
+            self.wfile.write(b" " if fault.then == "drip" else b"")
+            self.wfile.flush()
+        if fault.then == "reset":  # linger on, for zero seconds (two C ints): close means reset
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1" + bytes(7))
+            os.close(self.connection.detach())  # now, not after the shutdown that socketserver does
+
+
+@contextlib.contextmanager
+def serve(reply: Reply, latency_ms: float = 0) -> Iterator[str]:
+    """A light server in its own process: yields the URL. `reply`: a top-level function -> str."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(reply, latency_ms / 1000, theirs), daemon=True)
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(reply: Reply, latency: float, pipe: Any) -> None:
+    loop = asyncio.new_event_loop()
+    start = loop.create_server(lambda: _Light(reply, latency, loop), "127.0.0.1", 0, backlog=1024)
+    port = loop.run_until_complete(start).sockets[0].getsockname()[1]
+    pipe.send(f"http://127.0.0.1:{port}/v1")
+    loop.run_forever()
+
+
+class _Light(asyncio.Protocol):
+    """One connection: as much of HTTP as a client needs that sends Content-Length."""
+
+    def __init__(self, reply: Reply, latency: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.reply, self.latency, self.loop = reply, latency, loop
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport, self.data = transport, b""  # asyncio sets TCP_NODELAY itself
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        head, _, body = self.data.partition(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length:")[2].partition(b"\r")[0]
+        if length and len(body) >= int(length):  # else the rest is still to come
+            self.data = b""
+            self.loop.call_later(self.latency, self.answer, json.loads(body))
+
+    def answer(self, body: dict[str, Any]) -> None:
+        data = json.dumps(completion(self.reply(body), prompt_tokens=1, completion_tokens=1))
+        head = f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        self.transport.write(f"HTTP/1.1 200 OK\r\n{head}{data}".encode())

@@ -1,0 +1,771 @@
+"""Limits, failures and concurrency of the whole tree: nothing is exceeded, lost or left behind.
+
+What fails, fails in three places (`PLACES`): at the root, in a child three levels down, in one item
+of a batch. Not here: what the client makes of single responses (test_client.py), what a cell may do
+(the sandbox's tests).
+"""
+
+import ctypes
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from conftest import (
+    ROOT,
+    Script,
+    command,
+    descendants,
+    is_rlm,
+    linux_only,
+    repl,
+    table,
+    until,
+    workers,
+)
+from server import Fault, Server, refused_url
+
+from rlm import RLM, Completion, ModelError, Reply, RLMError, Usage
+
+TREE = repl("FINAL(llm_query_batched([f'q{i}' for i in range(20)]))")
+
+
+# Limits
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 32])
+@pytest.mark.parametrize("limit", range(1, 9))
+def test_max_calls_is_never_exceeded(limit, concurrency):
+    """Children, batches, single calls: one account. The root's last question is outside of it."""
+    script = Script(
+        repl("llm_query_batched(['CHILD'] * 5, recurse=True)"),
+        "the best I can say",
+        CHILD=[repl("llm_query_batched(['q'] * 5)"), repl("FINAL('done')")],
+    )
+    done = RLM(model=script, max_calls=limit, concurrency=concurrency).completion("Q", "c")
+    assert (done.answer, done.finish_reason) == ("the best I can say", "limit")
+    assert len(script.requests) == done.usage.calls == limit + 1
+    assert script.requests[-1][1]["content"] == script.requests[0][1]["content"]
+
+
+def test_calls_in_flight_never_add_up_to_more_than_max_calls():
+    """All calls are held until no more come: they are reserved before, not counted after."""
+    started, lock, seen = threading.Semaphore(0), threading.Lock(), []
+
+    def leaf(text):
+        with lock:
+            seen.append(text)
+        started.release()
+        release.wait(10)
+        return "leaf"
+
+    release = threading.Event()
+    script = Script(TREE, "best", leaf=leaf)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(RLM(model=script, max_calls=8, concurrency=16).completion, "Q", "c")
+        assert all(started.acquire(timeout=10) for _ in range(7))
+        assert not started.acquire(timeout=0.2)
+        release.set()
+        assert future.result().finish_reason == "limit"
+    assert len(seen) == 7
+
+
+LIMITS = {  # limit: (its value, the calls of 120 tokens and $0.5 that it lets through one by one)
+    "max_calls": (5, 5),
+    "max_tokens": (500, 5),
+    "max_cost": (2.1, 5),
+}
+
+
+def paid(text: str) -> Reply:
+    return Reply(text, prompt_tokens=100, completion_tokens=20, cost=0.5)
+
+
+@pytest.mark.parametrize("call", ["llm_query('q')", "llm_query_batched(['q'])"])
+@pytest.mark.parametrize("limit", LIMITS)
+def test_code_that_asks_for_more_is_told_which_limit(limit, call):
+    value, calls = LIMITS[limit]
+    code = f"""
+        try:
+            while True:
+                {call}
+        except Exception as e:
+            print("told:", type(e).__name__, e)
+    """
+    script = Script(paid(repl(code)), paid("the best"), leaf=lambda text: paid("leaf"))
+    done = RLM(model=script, **{limit: value}).completion("Q", "c")
+    assert (done.answer, done.finish_reason) == ("the best", "limit")
+    assert len(script.requests) == done.usage.calls == calls + 1
+    assert re.search(f"told: .*{limit}", done.messages[3]["content"])
+    assert done.usage.cost == 0.5 * (calls + 1)
+    assert done.usage.prompt_tokens == 100 * (calls + 1)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_final_after_the_limit_was_caught_is_an_answer(limit):
+    code = """
+        found = []
+        try:
+            while True:
+                found.append(llm_query("q"))
+        except Exception:
+            FINAL(len(found))
+    """
+    script = Script(paid(repl(code)), leaf=lambda text: paid("leaf"))
+    done = RLM(model=script, **{limit: LIMITS[limit][0]}).completion("Q", "c")
+    assert (done.answer, done.usage.calls) == (4, 5)
+
+
+@pytest.mark.parametrize("limit", ["max_tokens", "max_cost"])
+def test_at_most_the_calls_in_flight_go_over(limit):
+    script = Script(paid(TREE), paid("best"), leaf=lambda text: paid("leaf"))
+    done = RLM(model=script, concurrency=3, **{limit: LIMITS[limit][0]}).completion("Q", "c")
+    assert done.finish_reason == "limit"
+    assert 5 <= done.usage.calls - 1 <= 5 + 3
+    assert len(script.requests) == done.usage.calls
+
+
+def test_max_cost_counts_by_the_prices():
+    with Server(Script(TREE, "best").reply) as server:
+        prices = {"m": (1_000_000, 1_000_000, 1_000_000)}  # a dollar a token
+        engine = RLM(
+            "m", base_url=server.url, api_key="k", prices=prices, max_cost=1, concurrency=1
+        )
+        done = engine.completion("Q", "c")
+    assert (done.answer, done.finish_reason, done.usage.calls) == ("best", "limit", 2)
+
+
+def test_children_end_with_the_limit_and_the_root_is_asked_once():
+    """A child is not asked for an answer of its own: the last question is for the root."""
+    down = "r = llm_query('LEVEL{}', recurse=True)\nFINAL(r)"
+    script = Script(
+        repl(down.format(1)),
+        "the best",
+        LEVEL1=[repl(down.format(2))],
+        LEVEL2=[repl(down.format(3))],
+        LEVEL3=[repl("r = llm_query('q')")],
+    )
+    done = RLM(model=script, max_calls=7, max_depth=4).completion("Q", "c")
+    assert (done.answer, done.finish_reason, done.depth) == ("the best", "limit", 4)
+    levels = [re.search(r"LEVEL\d|$", m[1]["content"])[0] for m in script.requests if is_rlm(m)]
+    assert levels == ["", "LEVEL1", "LEVEL2", "LEVEL3", "LEVEL3", ""]
+    assert "max_calls" in done.messages[3]["content"]
+
+
+SLOW = {  # what waits, as the replies of the root and of plain calls
+    "a cell": (repl("while True:\n    pass"), "leaf"),
+    "a cell deaf to signals": (repl("sum(range(10**12))\nlist(map(abs, range(10**9)))"), "leaf"),
+    "a plain call": (repl("llm_query('q')"), Fault(then="hang")),
+    "a dripping call": (repl("llm_query('q')"), Fault(200, b"{", then="drip")),
+    "a batch": (repl("llm_query_batched(['q'] * 40)"), Fault(then="hang")),
+    "a backoff": (repl("llm_query('q')"), Fault(429, headers={"Retry-After": "60"})),
+    "a cell in a child": (repl("llm_query('LOOP', recurse=True)"), "leaf"),
+    "cells in a batch": (repl("llm_query_batched(['LOOP'] * 3, recurse=True)"), "leaf"),
+    "code that catches": (
+        repl("while True:\n    try:\n        llm_query('q')\n    except Exception:\n        pass"),
+        "leaf",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SLOW)
+def test_max_seconds_bounds_everything_that_waits(what):
+    code, leaf = SLOW[what]
+    script = Script(code, "the best", leaf=lambda text: leaf, LOOP=[repl("while True:\n    pass")])
+    with Server(script.reply) as server:
+        engine = RLM("m", base_url=server.url, api_key="k", max_seconds=0.7, concurrency=4)
+        done = engine.completion("Q", "c")
+    assert (done.answer, done.finish_reason) == ("the best", "limit")
+    assert 0.6 < done.seconds < 3.5
+
+
+def test_a_depth_of_zero_has_limits_too():
+    with Server(lambda body: Fault(then="hang")) as server:
+        engine = RLM("m", base_url=server.url, api_key="k", max_depth=0, max_seconds=0.3, tries=1)
+        begin = time.monotonic()
+        with pytest.raises(RLMError):
+            engine.completion("Q")
+        assert time.monotonic() - begin < 3
+
+
+# Failures
+
+PLACES = ["root", "deep", "batch"]
+
+
+def play(place: str, *trouble, leaf=lambda text: "leaf", **options) -> tuple[Completion, Script]:
+    """A run in which one RLM, at `place`, is answered with the replies `trouble`."""
+    down = "FINAL(llm_query('LEVEL{}', recurse=True))"
+    catch = f"try:\n    {down.format(3)}\nexcept RuntimeError as e:\n    FINAL(f'lost: {{e}}')"
+    batch = "r = llm_query_batched(['OTHER', 'TROUBLE', 'OTHER'], recurse=True)\nprint(r)"
+    script = {
+        "root": lambda: Script(repl("kept = llm_query('q')"), *trouble, leaf=leaf),
+        "deep": lambda: Script(
+            repl(down.format(1)),
+            LEVEL1=[repl(down.format(2))],
+            LEVEL2=[repl(catch)],
+            LEVEL3=[*trouble],
+            leaf=leaf,
+        ),
+        "batch": lambda: Script(
+            repl(batch),
+            repl("FINAL(r)"),
+            TROUBLE=[*trouble],
+            OTHER=[repl("FINAL('other')")],
+            leaf=leaf,
+        ),
+    }[place]()
+    options = {"tries": 2, "timeout": 0.3, "max_depth": 4, "max_turns": 4} | options
+    with Server(script.reply) as server:
+        script.server = server
+        return RLM("m", base_url=server.url, api_key="k", **options).completion("Q", "c"), script
+
+
+def went_well(place: str, done: Completion, what: str = "fine") -> bool:
+    return done.answer == (["other", what, "other"] if place == "batch" else what)
+
+
+def is_lost(place: str, done: Completion, why: str) -> bool:
+    """Whether the code that asked got an exception, or a None that the output explains."""
+    if place == "deep":
+        return done.answer.startswith("lost: llm_query failed: ") and why in done.answer
+    return done.answer == ["other", None, "other"] and why in done.messages[3]["content"]
+
+
+def one_by_one(*replies) -> Callable:
+    """A reply that is another one each time it is asked for, whatever was asked."""
+    left = list(replies)
+    return lambda messages: left.pop(0) if len(left) > 1 else left[0]
+
+
+FINE = repl("FINAL('fine')")
+PASSING = {
+    "429": Fault(429, {"error": {"message": "slow down"}}),
+    "429 with Retry-After": Fault(429, headers={"Retry-After": "0"}),
+    "500": Fault(500, b"oops"),
+    "502": Fault(502, b"<html>"),
+    "503": Fault(503),
+    "reset in mid-body": Fault(200, b'{"choices": [{"mess', then="reset"),
+    "cut off in mid-body": Fault(200, b'{"choices": [{"mess', then="close"),
+    "reset": Fault(then="reset"),
+    "no answer": Fault(then="hang"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("fault", PASSING)
+def test_a_passing_failure_changes_nothing(fault, place):
+    done, script = play(place, one_by_one(PASSING[fault], FINE))
+    assert went_well(place, done)
+    usage = {name: getattr(done.usage, name) for name in script.server.usage}
+    assert usage == dict(script.server.usage)
+
+
+LASTING = {  # fault: (the response, what the message says, whether it is tried again)
+    "429": (Fault(429, {"error": {"message": "quota"}}, {"Retry-After": "0"}), "429", True),
+    "500": (Fault(500, b"oops"), "500", True),
+    "502": (Fault(502, b"<html>"), "502", True),
+    "503": (Fault(503), "503", True),
+    "reset": (Fault(200, b'{"choices": [{"mess', then="reset"), "", True),
+    "no answer": (Fault(then="hang"), "", True),
+    "not JSON": (Fault(200, b"<html>captive"), "captive", None),
+    "an error with status 200": (Fault(200, {"error": {"message": "upstream"}}), "upstream", None),
+    "no choices": (Fault(200, {"choices": []}), "choices", None),
+    "context too long": (Fault(400, {"error": {"message": "8192 tokens"}}), "8192 tokens", False),
+    "wrong key": (Fault(401, {"error": {"message": "bad key"}}), "401", False),
+    "no such model": (Fault(404, {"error": {"message": "no such model"}}), "404", False),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("fault", LASTING)
+def test_a_lasting_failure_is_an_exception_where_it_was_asked_for(fault, place):
+    reply, why, again = LASTING[fault]
+    asked = []
+    trouble = lambda messages: asked.append(1) or reply
+    if place == "root":
+        with pytest.raises(ModelError) as caught:
+            play(place, trouble)
+        assert why in str(caught.value)
+        assert isinstance(caught.value.usage, Usage)
+        assert caught.value.usage.calls == 2  # the first turn and its sub-call
+        assert caught.value.usage.prompt_tokens > 0
+    else:
+        done, script = play(place, trouble)
+        assert is_lost(place, done, why), done.messages
+        assert done.usage.calls == script.server.usage["calls"]
+    assert len(asked) in {True: [2], False: [1], None: [1, 2]}[again]
+
+
+@pytest.mark.parametrize("place", ["root", "deep"])
+def test_a_server_that_goes_for_good(place):
+    """The tree cannot go on either: it is an error with what was used up to then."""
+    servers = []
+    reply = lambda messages: servers[0].close() or Fault(then="reset")
+    script = Script(
+        repl("r = llm_query('CHILD', recurse=True)") if place == "deep" else repl("llm_query('q')"),
+        reply,
+        CHILD=[reply],
+    )
+    with Server(script.reply) as server, pytest.raises(ModelError) as caught:
+        servers.append(server)
+        RLM("m", base_url=server.url, api_key="k", tries=2).completion("Q", "c")
+    assert caught.value.usage.calls == server.usage["calls"] >= 1
+
+
+def test_a_server_that_refuses():
+    with pytest.raises(ModelError, match="127.0.0.1") as caught:
+        RLM("m", base_url=refused_url(), api_key="k", tries=2).completion("Q", "c")
+    assert caught.value.usage.calls == 0
+
+
+STUBBORN = {
+    "never writes code": "I would have to think about that.",
+    "writes only broken code": repl("x = = 1"),
+    "writes only code that fails": repl("{}['gone']"),
+    "repeats itself": repl("print(len(context))"),
+    "asks for 10 MB at the last level": repl("llm_query('x' * 10_000_000)"),
+    "prints without end": repl("for i in range(10**6):\n    print('all work and no play')"),
+    "says nothing": "",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("habit", STUBBORN)
+def test_a_stubborn_model_runs_out_of_turns(habit, place):
+    """And is then asked for its best answer, whose text is the answer."""
+    turns = [STUBBORN[habit]] * (3 if place == "root" else 4)
+    done, _ = play(place, *turns, "fine", max_depth={"root": 1, "deep": 4, "batch": 2}[place])
+    assert went_well(place, done)
+    assert done.finish_reason == ("max_turns" if place == "root" else "final")
+
+
+def newest_worker() -> int:
+    """The worker that was started last: it is the one that calls a tool, where one runs."""
+    return max(workers(os.getpid()))
+
+
+def talk_nonsense() -> None:
+    """Write garbage to the host on the worker's own socket, borrowed as a debugger would."""
+    call, pid = ctypes.CDLL(None, use_errno=True).syscall, newest_worker()
+    pidfd = os.pidfd_open(pid)
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        if os.readlink(f"/proc/{pid}/fd/{entry}").startswith("socket:"):
+            borrowed = call(438, pidfd, int(entry), 0)
+            if borrowed < 0:
+                pytest.skip("this kernel lends no file descriptors")
+            os.write(borrowed, b"\0\0\0\0\0\0\0\5nonse")
+            os.close(borrowed)
+    os.close(pidfd)
+
+
+BREAK = {  # what happens to the worker: (the tool that does it, whether its variables are gone)
+    "killed": lambda: os.kill(newest_worker(), signal.SIGKILL),
+    "never answers": lambda: os.kill(newest_worker(), signal.SIGSTOP),
+    "killed with its fork server": lambda: os.kill(table()[newest_worker()], signal.SIGKILL),
+}
+
+
+def told_of_the_loss(messages: list[dict[str, str]]) -> str:
+    """Goes on where the model was told that its variables are gone."""
+    return repl(
+        "FINAL('fine' if context else 0)"
+        if "gone" in messages[-1]["content"]
+        else "FINAL('not told')"
+    )
+
+
+@linux_only
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("what", BREAK)
+def test_a_worker_that_breaks_is_replaced(what, place):
+    """With the fork server the workers of all levels are lost, and the code above cannot go on."""
+    code = repl("v = 1\nbreak_it()\nprint('not reached')")
+    options = {
+        "concurrency": 1,
+        "cell_seconds": 0.3,
+        "max_turns": 6,
+        "tools": {"break_it": BREAK[what]},
+    }
+    done, _ = play(place, code, told_of_the_loss, **options)
+    if what == "killed with its fork server" and place != "root":
+        assert done.finish_reason in ("final", "max_turns")
+    else:
+        assert went_well(place, done)
+
+
+@linux_only
+@pytest.mark.parametrize("place", PLACES)
+def test_a_worker_that_talks_nonsense_is_not_believed(place):
+    code = repl("v = 1\nbreak_it()\nFINAL('believed')")
+    options = {"concurrency": 1, "tools": {"break_it": talk_nonsense}}
+    if place == "root":
+        try:
+            done, _ = play(place, code, told_of_the_loss, **options)
+        except RLMError as error:
+            assert error.usage.calls == 3
+        else:
+            assert went_well(place, done)
+    else:
+        done, _ = play(place, code, told_of_the_loss, **options)
+        assert went_well(place, done) or is_lost(place, done, "")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_out_of_memory_is_an_error_in_the_cell(place):
+    code = repl("kept = 'fine'\nblocks = []\nwhile True:\n    blocks.append(bytes(10**7))")
+    last = lambda m: repl(
+        "FINAL(kept)" if "MemoryError" in m[-1]["content"] else "FINAL('not told')"
+    )
+    done, _ = play(place, code, last, memory_mb=100)
+    assert went_well(place, done)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_tool_that_raises_is_an_exception_in_the_cell(place):
+    def tool():
+        raise LookupError("no such thing")
+
+    code = repl(
+        "try:\n    tool()\nexcept LookupError as e:\n    FINAL('fine' if 'such' in str(e) else 0)"
+    )
+    done, _ = play(place, code, repl("FINAL('not caught')"), tools={"tool": tool})
+    assert went_well(place, done)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_callback_that_raises_breaks_nothing(place):
+    def on_event(event):
+        raise ValueError("from the callback")
+
+    done, _ = play(place, one_by_one(Fault(500), FINE), on_event=on_event)
+    assert went_well(place, done)
+
+
+@pytest.mark.parametrize("path", ["gone/trace.json", ".", "/dev/full"])
+def test_a_trace_that_cannot_be_written(path, tmp_path):
+    """Told before anything was paid for, or else the run goes on without a trace."""
+    script = Script(repl("FINAL(llm_query('q'))"))
+    try:
+        done = RLM(model=script, trace=tmp_path / path).completion("Q", "c")
+    except RLMError as error:
+        assert str(tmp_path / path) in str(error)
+        assert not script.requests
+        assert path != "/dev/full"
+    else:
+        assert done.answer == "leaf"
+
+
+HOST = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from rlm import RLM
+
+def model(messages):
+    if "LOOP" in messages[1]["content"]:
+        return "```repl\\nwhile True:\\n    pass\\n```"
+    if "WAIT" in messages[1]["content"]:
+        sys.stdin.read()
+    return "```repl\\nllm_query_batched(['LOOP', 'WAIT', 'LOOP'], recurse=True)\\n```"
+
+RLM(model=model).completion("Q", "c")
+"""
+
+
+@linux_only
+def test_no_worker_survives_a_host_that_was_killed():
+    with subprocess.Popen([sys.executable, "-c", HOST], stdin=subprocess.PIPE) as host:
+        assert until(lambda: len(workers(host.pid)) >= 4), "the run never began"
+        below = descendants(host.pid)
+        host.kill()
+    assert until(lambda: not below & set(table())), [command(pid) for pid in below & set(table())]
+
+
+# Ctrl-C and SIGTERM, on the command line
+
+MOMENTS = {  # when: (reply of the root, reply of a plain call)
+    "the first call": (Fault(then="hang"), "leaf"),
+    "a cell": (repl("while True:\n    pass"), "leaf"),
+    "a sub-call": (repl("llm_query('q')"), Fault(then="hang")),
+    "a batch": (repl("llm_query_batched(['q'] * 40)"), Fault(then="hang")),
+    "a backoff": (repl("llm_query('q')"), Fault(503, headers={"Retry-After": "600"})),
+    "cells in a batch": (repl("llm_query_batched(['LOOP'] * 3, recurse=True)"), "leaf"),
+}
+
+
+@linux_only
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_ends_it_cleanly(moment, sent, tmp_path, clean_env):
+    code, leaf = MOMENTS[moment]
+    script = Script(code, leaf=lambda text: leaf, LOOP=[repl("while True:\n    pass")])
+    expected = {"the first call": 1, "a cell": 1, "a batch": 17, "cells in a batch": 4}.get(
+        moment, 2
+    )
+    (tmp_path / "data.txt").write_text("data")
+    trace = tmp_path / "trace.json"
+    with Server(script.reply) as server:
+        arguments = ["Q", str(tmp_path / "data.txt"), "--trace", str(trace)]
+        run = subprocess.Popen(
+            [sys.executable, str(ROOT / "rlm.py"), *arguments],
+            env=clean_env | {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "k"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert until(lambda: len(server.requests) >= expected)
+        if "cell" in moment:  # a child that computes has used some time on a processor
+            assert until(lambda: any(busy(pid) for pid in workers(run.pid)))
+        below = descendants(run.pid)
+        assert below
+        begin = time.monotonic()
+        os.killpg(run.pid, sent) if sent == signal.SIGINT else run.send_signal(sent)
+        out, err = run.communicate(timeout=20)
+        assert time.monotonic() - begin < 5
+    assert (run.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert re.search(rf"\b{server.usage['calls']} calls?\b", err.splitlines()[-1]), err
+    assert until(lambda: not below & set(table()))
+    assert isinstance(json.loads(trace.read_text()), list)
+
+
+def busy(pid: int) -> bool:
+    """Whether the process has used a twentieth of a second of processor time."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return int(fields[11]) + int(fields[12]) >= os.sysconf("SC_CLK_TCK") / 20
+
+
+# Concurrency
+
+
+class Gauge:
+    """A model that counts calls in flight, threads and workers: the most there were of each."""
+
+    def __init__(self, script: Script, look: bool = True) -> None:
+        self.script, self.look, self.lock = script, look, threading.Lock()
+        self.threads_before = threading.active_count()
+        self.now = self.calls = self.threads = self.workers = 0
+
+    def __call__(self, messages: list[dict[str, str]]) -> str:
+        with self.lock:
+            self.now += 1
+            self.calls = max(self.calls, self.now)
+            self.threads = max(self.threads, threading.active_count() - self.threads_before)
+            if self.look:
+                self.workers = max(self.workers, len(workers(os.getpid())))
+        time.sleep(0.001)  # as a model does: others can come in meanwhile
+        with self.lock:
+            self.now -= 1
+        return self.script(messages)
+
+
+def nest(width: int) -> Script:
+    """Batches in batches, as deep as the context is long; the answer is the number of leaves."""
+    code = f"""
+        if len(context) > 1:
+            parts = llm_query_batched(["down"] * {width}, [context[1:]] * {width}, recurse=True)
+        else:
+            parts = llm_query_batched(["leaf"] * {width})
+        FINAL(sum(map(int, parts)))
+    """
+    return Script(repl(code), leaf=lambda text: "1")
+
+
+@linux_only
+@pytest.mark.parametrize("concurrency", [1, 2, 4])
+@pytest.mark.parametrize(("width", "deep"), [(2, 5), (6, 3), (40, 1)])
+def test_nested_batches_stay_within_bounds_and_do_not_deadlock(width, deep, concurrency):
+    gauge = Gauge(nest(width))
+    engine = RLM(model=gauge, max_depth=10, concurrency=concurrency)
+    done = engine.completion("Q", "x" * deep)
+    assert done.answer == width**deep
+    assert done.usage.calls == sum(width**level for level in range(deep + 1))
+    assert gauge.calls <= concurrency
+    assert gauge.threads <= concurrency + deep
+    assert gauge.workers <= concurrency + deep
+
+
+@pytest.mark.parametrize("recurse", [False, True])
+def test_a_batch_uses_all_the_slots(recurse):
+    """Sixteen calls must be in flight together before the first of them is answered."""
+    barrier = threading.Barrier(16)
+    meet = lambda text: str(barrier.wait(10) * 0)
+    script = Script(
+        repl(f"FINAL(llm_query_batched(['CHILD'] * 32, recurse={recurse}))"),
+        leaf=meet,
+        CHILD=[repl("FINAL(llm_query('q'))")],
+    )
+    assert RLM(model=script).completion("Q", "c").answer == ["0"] * 32
+
+
+def test_batches_in_a_batch_use_all_the_slots():
+    barrier = threading.Barrier(16)
+    script = Script(
+        repl("FINAL(llm_query_batched(['CHILD'] * 2, recurse=True))"),
+        leaf=lambda text: str(barrier.wait(10) * 0),
+        CHILD=[repl("FINAL(''.join(llm_query_batched(['q'] * 8)))")],
+    )
+    assert RLM(model=script).completion("Q", "c").answer == ["0" * 8] * 2
+
+
+def test_one_failed_item_of_a_nested_batch_is_one_none():
+    def leaf(text):
+        if "bad" in text:
+            raise RLMError("broken")
+        return "1"
+
+    script = Script(
+        repl(
+            "r = llm_query_batched(['CHILD'] * 3, ['good', 'bad', 'good'], recurse=True)\nFINAL(r)"
+        ),
+        CHILD=[repl("r = llm_query_batched([context] * 2)\nFINAL([r, context])")],
+        leaf=leaf,
+    )
+    answer = RLM(model=script).completion("Q", "c").answer
+    assert [json.loads(item) for item in answer] == [
+        [["1", "1"], "good"],
+        [[None, None], "bad"],
+        [["1", "1"], "good"],
+    ]
+
+
+@pytest.mark.parametrize(("concurrency", "bound"), [(16, 0.5), (64, 0.17)])
+def test_sixty_four_calls_side_by_side_are_fast(concurrency, bound):
+    """Sub-calls of 100 ms each against a server; the median of five runs."""
+    code = "FINAL(llm_query_batched([f'q{i}' for i in range(64)]))"
+    script = Script(repl(code), leaf=lambda text: time.sleep(0.1) or "leaf")
+    with Server(script.reply) as server:
+        engine = RLM("m", base_url=server.url, api_key="k", concurrency=concurrency)
+        seconds = [engine.completion("Q", "c").seconds for _ in range(5)]
+        assert server.peak <= concurrency
+    assert statistics.median(seconds) < bound
+
+
+# Nothing is lost, nothing is left
+
+
+def test_usage_is_what_the_server_counted():
+    """A run with retries, failures, children, a batch in a batch, and a limit that ends it."""
+    lock, count = threading.Lock(), [0]
+
+    def leaf(text):
+        with lock:
+            count[0] += 1
+        faults = {
+            3: Fault(503),
+            5: Fault(429, headers={"Retry-After": "0"}),
+            8: Fault(then="reset"),
+        }
+        return Fault(400, {"error": "no"}) if "bad" in text else faults.get(count[0], "leaf")
+
+    script = Script(
+        repl("kept = 1"),
+        repl("r = llm_query_batched(['CHILD'] * 4, recurse=True)"),
+        repl("while True:\n    llm_query('more')"),
+        "the best",
+        leaf=leaf,
+        CHILD=[repl("r = llm_query_batched(['q', 'bad', 'q'])"), repl("FINAL('done')")],
+    )
+    with Server(script.reply) as server:
+        engine = RLM("m", base_url=server.url, api_key="k", max_calls=40, tries=3)
+        done = engine.completion("Q", "c")
+    assert (done.answer, done.finish_reason) == ("the best", "limit")
+    usage = {name: getattr(done.usage, name) for name in server.usage}
+    assert usage == dict(server.usage)
+    assert usage["calls"] > 25
+
+
+MANY = f"""
+import gc, json, os, sys, tempfile, threading
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+from conftest import descendants, until
+from rlm import RLM, RLMError
+
+def model(messages):
+    if len(messages) == 1:
+        if "bad" in messages[0]["content"]:
+            raise ConnectionError("bad")
+        return "leaf"
+    if "CHILD" in messages[1]["content"]:
+        return "```repl\\nFINAL(llm_query('q'))\\n```"
+    if "BROKEN" in messages[1]["content"] and len(messages) > 2:
+        raise ConnectionError("broken")
+    if len(messages) > 3:
+        return "FINAL(1)"
+    return "```repl\\nprint(llm_query_batched(['CHILD', 'bad'], recurse=True))\\n```"
+
+engines = [
+    RLM(model=model),
+    RLM(model=model, max_calls=3),
+    RLM("m", base_url=sys.argv[1], api_key="k"),
+    RLM(model=model, trace=os.path.join(tempfile.gettempdir(), "trace.json")),
+]
+
+def run(count):
+    for i in range(count):
+        try:
+            engines[i % 4].completion("BROKEN" if i % 7 == 0 else "Q", "context " * 100)
+        except RLMError:
+            pass
+    gc.collect()
+
+def pages(pid):
+    return int(open(f"/proc/{{pid}}/statm").read().split()[1])
+
+def left():
+    below = descendants(os.getpid())
+    files, temporary = os.listdir("/proc/self/fd"), os.listdir(tempfile.gettempdir())
+    return len(files), threading.active_count(), len(below), len(temporary)
+
+run(20)
+before, pages_before = left(), sum(map(pages, descendants(os.getpid()) | {{os.getpid()}}))
+run(980)
+until(lambda: left() == before)
+after, pages_after = left(), sum(map(pages, descendants(os.getpid()) | {{os.getpid()}}))
+print(json.dumps([before, after, (pages_after - pages_before) * os.sysconf("SC_PAGESIZE") / 2**20]))
+"""
+
+
+@linux_only
+def test_a_thousand_completions_leave_nothing_behind(tmp_path):
+    """Files, threads, processes, temporary files as after the first few; memory but for some MB."""
+    with Server(Script(repl("FINAL(llm_query('q'))")).reply) as server:
+        run = subprocess.run(
+            [sys.executable, "-c", MANY, server.url],
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+    assert run.returncode == 0, run.stderr
+    before, after, grown = json.loads(run.stdout.splitlines()[-1])
+    assert after == before
+    assert grown < 8
+
+
+def test_a_run_that_fails_leaves_nothing_behind():
+    """The worker of an error, too, is gone when the error arrives."""
+
+    def fail(messages):
+        raise ConnectionError("broken")
+
+    engine = RLM(model=Script(repl("x = 1"), fail))
+    before = workers(os.getpid())
+    for _ in range(5):
+        with pytest.raises(RLMError):
+            engine.completion("Q", "c")
+    assert until(lambda: workers(os.getpid()) <= before)
