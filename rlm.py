@@ -5,16 +5,14 @@
 The context is a variable in a REPL (sandbox.py), not part of the prompt. The model writes code that
 looks at it and asks sub-calls about the pieces: `llm_query` is one model call when the piece fits,
 and else a child RLM with a REPL of its own, to any depth (Zhang, Kraska, Khattab, arXiv 2512.24601).
-In order: records, the RLM and its recursion, the tree that all levels share, the HTTP client, the
-trace and the live view, the command line. Not here: what is said to models (prompts/), streaming,
-tool-call APIs, other APIs than chat completions.
+In order: records, the recursion, what a tree shares, the HTTP client, the trace and the live view,
+the command line. Not here: what is said to models (prompts/), streaming, other kinds of API.
 """
 
 import argparse
 import ast
 import contextlib
 import functools
-import heapq
 import inspect
 import itertools
 import json
@@ -33,8 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import MaxRetryError
+import urllib3
 from urllib3.util import Retry
 
 if __package__:
@@ -42,15 +39,11 @@ if __package__:
 else:
     from sandbox import Sandbox, SandboxError
 
-OPENAI = "https://api.openai.com/v1"
-LOCK = threading.Lock()
-TRACED = set()  # the trace files that this process has begun
-
-# ------------------------------------------------------------------------- records: what goes in and out
+# ------------------------------------------------------------------------ records: what goes in and out
 
 
 class RLMError(Exception):
-    """A run that cannot go on. `usage` holds what it has cost so far."""
+    """A run that cannot go on; `usage` holds what it has cost so far."""
 
     usage: "Usage | None" = None
 
@@ -60,23 +53,24 @@ class ModelError(RLMError):
 
 
 class LimitReached(RLMError):
-    """One of the limits of the tree is reached; the message says which."""
+    """A limit of the tree is reached; the message says which."""
 
 
 @dataclass
 class Reply:
-    """What a model said, the tokens that this took, and its cost in dollars where known."""
+    """What a model said, the tokens and dollars it took, and whether it was cut off."""
 
     text: str
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = None
+    cut: bool = False
 
 
 @dataclass
 class Usage:
-    """Calls, tokens and dollars of a whole tree; `cost` is None where nobody reported one."""
+    """Answered calls, tokens and dollars of a whole tree; `cost` is None if nobody reported one."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -85,27 +79,25 @@ class Usage:
     cost: float | None = None
     models: dict[str, "Usage"] = field(default_factory=dict)
 
-    def add(self, other: "Usage | Reply") -> None:
-        """Add the tokens and the cost of a reply."""
-        self.prompt_tokens += other.prompt_tokens
-        self.cached_tokens += other.cached_tokens
-        self.completion_tokens += other.completion_tokens
-        if other.cost is not None:
-            self.cost = (self.cost or 0) + other.cost
+    def add(self, reply: Reply) -> None:
+        """Add one call, and what its reply took."""
+        self.calls += 1
+        for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
+            setattr(self, name, getattr(self, name) + getattr(reply, name))
+        self.cost = self.cost if reply.cost is None else (self.cost or 0) + reply.cost
 
     def __str__(self):
-        tokens = f"{self.prompt_tokens + self.completion_tokens:,} tokens"
         cached = f" ({self.cached_tokens:,} cached)" if self.cached_tokens else ""
+        tokens = f"{self.prompt_tokens + self.completion_tokens:,} tokens{cached}"
         cost = "" if self.cost is None else f" · ${self.cost:.4f}"
-        return f"{self.calls:,} calls · {tokens}{cached}{cost}"
+        return f"{self.calls:,} call{'s' * (self.calls != 1)} · {tokens}{cost}"
 
 
 @dataclass
 class Completion:
-    """The answer (any JSON value), how the run ended, what it cost, and the root's conversation.
+    """The answer (any JSON value), how the run ended ("final", "max_turns" or "limit"), its cost.
 
-    finish_reason: "final", "max_turns" or "limit"; depth: the deepest level reached; turns: those of
-    the root; messages: exactly what was sent, with the replies.
+    depth: the deepest level reached; turns, messages: of the root, exactly as they were sent.
     """
 
     answer: Any
@@ -120,61 +112,80 @@ class Completion:
         return as_text(self.answer)
 
 
-def as_text(value) -> str:
+def as_text(value: Any) -> str:
     """Return a str as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def option(default, help: str, **more):
-    """Return a field of `RLM` that is a flag of the command line too, if it has a type."""
+def size_of(prompt: Any, context: Any) -> int:
+    """Return the characters of a sub-call."""
+    return len(as_text(prompt)) + (0 if context is None else len(as_text(context)))
+
+
+def describe(value: Any) -> str:
+    """Return the type and sizes of a context: "a str of 1,234 characters"."""
+    if isinstance(value, str):
+        return f"a str of {len(value):,} characters"
+    if isinstance(value, dict):
+        parts = [
+            f"{key[:40]!r}: {describe(part)}" for key, part in itertools.islice(value.items(), 20)
+        ]
+        return f"a dict of {len(value):,} keys ({'; '.join(parts)}{'; ...' * (len(value) > 20)})"
+    if not isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__}"
+    sizes = [len(part) for part in value if isinstance(part, (str, list, dict))] or [0]
+    kinds = ", ".join(sorted({type(part).__name__ for part in value}))
+    spread = f"of sizes {min(sizes):,} to {max(sizes):,}, {sum(sizes):,} in all"
+    return f"a list of {len(value):,} items ({kinds}) {spread}"
+
+
+# ----------------------------------------------------------------------------------------- the recursion
+
+
+def flag(default, help: str, type: Any = None, **more):
+    """Return a field of `RLM`, which is a flag of the command line if it has a type."""
     factory = default if callable(default) else lambda: default
-    return field(default_factory=factory, metadata={"help": help, **more})
+    return field(default_factory=factory, metadata={"help": help, "type": type}, **more)
 
 
-# --------------------------------------------------------------------------- the RLM and its recursion
+def env(name: str, default: str | None = None) -> Callable:
+    return lambda: os.environ.get(name, default)
+
+
+OPENAI, HERE = "https://api.openai.com/v1", str(Path(__file__).parent / "prompts")
 
 
 @dataclass
 class RLM:
-    """A recursive language model: its fields are the configuration of every level.
+    """A recursive language model; the fields configure every level of the tree.
 
-    It can be pickled and shared between threads. `model` is a name for the HTTP API or a callable
-    `messages -> str | Reply`. `on_event` gets a dict for every step, see `Tree.span`.
+    `model` is a name for the HTTP API, or a callable `messages -> str | Reply`. Can be pickled, and
+    shared between threads. `on_event` gets a dict for each step, see `Tree.span`.
     """
 
-    model: str | Callable = option(
-        lambda: os.environ.get("RLM_MODEL", "gpt-5-mini"), "name of the model", type=str
-    )
-    sub_model: str | Callable | None = option(
-        None, "model below the root (default: model)", type=str
-    )
-    base_url: str = option(
-        lambda: os.environ.get("OPENAI_BASE_URL", OPENAI), "an OpenAI-compatible API", type=str
-    )
-    api_key: str | None = option(
-        lambda: os.environ.get("OPENAI_API_KEY"), "key of the API", type=str
-    )
-    options: dict = option(dict, "more fields of each request, such as temperature")
-    max_depth: int = option(3, "from this depth on, calls are plain model calls", type=int)
-    max_turns: int = option(30, "turns of each RLM before it must answer", type=int)
-    leaf_chars: int = option(100_000, "characters that fit one plain call", type=int)
-    max_calls: int | None = option(None, "limit of model calls, whole tree", type=int)
-    max_tokens: int | None = option(None, "limit of tokens, whole tree", type=int)
-    max_cost: float | None = option(None, "limit of dollars, whole tree", type=float)
-    max_seconds: float | None = option(None, "limit of seconds, whole tree", type=float)
-    concurrency: int = option(16, "model calls in flight at once, whole tree", type=int)
-    output_chars: int = option(10_000, "REPL output shown to the model per turn", type=int)
-    cell_seconds: float = option(60, "CPU seconds of one cell", type=float)
-    memory_mb: int = option(2048, "MiB of one worker beyond its context", type=int)
-    timeout: float = option(600, "seconds to wait for one answer", type=float)
-    tries: int = option(5, "tries of a call that fails for now", type=int)
-    prices: dict = option(dict, "{model: (input, cached, output) dollars per million tokens}")
-    prompts: str = option(
-        lambda: str(Path(__file__).parent / "prompts"), "folder of prompts", type=str
-    )
-    trace: str | None = option(None, "file for a trace in the Chrome Trace Event format", type=str)
-    tools: dict = option(dict, "{name: function} more functions for the REPL")
-    on_event: Callable | None = option(None, "called with every event")
+    model: str | Callable = flag(env("RLM_MODEL", "gpt-5-mini"), "the model", str)
+    sub_model: str | Callable | None = flag(None, "the model below the root, if another", str)
+    base_url: str = flag(env("OPENAI_BASE_URL", OPENAI), "an OpenAI-compatible API", str)
+    api_key: str | None = flag(env("OPENAI_API_KEY"), "its key ($OPENAI_API_KEY)", str, repr=False)
+    options: dict = flag(dict, "more fields of each request, such as temperature")
+    max_depth: int = flag(3, "calls at this depth and below are plain model calls", int)
+    max_turns: int = flag(30, "turns of each RLM before it must answer", int)
+    leaf_chars: int = flag(100_000, "characters that fit one plain call", int)
+    max_calls: int | None = flag(None, "limit of model calls, whole tree", int)
+    max_tokens: int | None = flag(None, "limit of tokens, whole tree", int)
+    max_cost: float | None = flag(None, "limit of dollars, whole tree", float)
+    max_seconds: float | None = flag(None, "limit of seconds, whole tree", float)
+    concurrency: int = flag(16, "model calls in flight at once, whole tree", int)
+    output_chars: int = flag(10_000, "output that the model sees of each turn", int)
+    cell_seconds: float = flag(60, "CPU seconds of one cell", float)
+    memory_mb: int = flag(2048, "MiB of one worker beyond its context", int)
+    timeout: float = flag(600, "seconds to wait for one answer", float)
+    tries: int = flag(5, "tries of a call that fails for a while", int)
+    prices: dict = flag(dict, "{model: (input, cached, output)}, dollars per million tokens")
+    prompts: str = flag(HERE, "folder of the prompts", str)
+    trace: str | None = flag(None, "file for a trace, to be opened in Perfetto or speedscope", str)
+    tools: dict = flag(dict, "{name: function} for the REPL, beside llm_query")
+    on_event: Callable | None = flag(None, "called with every event")
 
     def completion(self, prompt: str, context: Any = None) -> Completion:
         """Answer `prompt` about `context`, any JSON value; without one, the prompt is the context.
@@ -186,7 +197,7 @@ class RLM:
         tree = Tree(self)
         try:
             return Level(tree, self, prompt, context).complete()
-        except RLMError as error:
+        except BaseException as error:
             error.usage = tree.usage
             raise
         finally:
@@ -194,15 +205,17 @@ class RLM:
 
     def say(self, name: str, **values) -> str:
         """Return the prompt `name`, filled in."""
-        return template(self.prompts, name).substitute(values).strip()
+        try:
+            return prompt_template(str(self.prompts), name).substitute(values).strip()
+        except (OSError, KeyError, ValueError) as error:
+            raise RLMError(
+                f"the prompt {name!r} in {self.prompts} is not usable: {error}"
+            ) from None
 
 
 @functools.cache
-def template(folder: str, name: str) -> string.Template:
-    try:
-        return string.Template((Path(folder) / f"{name}.txt").read_text("utf-8"))
-    except OSError as error:
-        raise RLMError(f"the prompt {name!r} cannot be read: {error}") from None
+def prompt_template(folder: str, name: str) -> string.Template:
+    return string.Template(Path(folder, f"{name}.txt").read_text("utf-8"))
 
 
 @dataclass
@@ -214,36 +227,33 @@ class Level:
     prompt: str
     context: Any
     depth: int = 0
-    parent: int | None = None  # the event that this one happens in
+    parent: int | None = None  # the event in which this happens
 
     def complete(self) -> Completion:
-        """Ask the model for code and run it, turn by turn, until it calls FINAL."""
-        began, tree, rlm = time.monotonic(), self.tree, self.rlm
+        """Converse until there is an answer."""
+        began, tree = time.monotonic(), self.tree
         tree.deepest = max(tree.deepest, self.depth)
-        about = {
-            "model": tree.name(rlm.model),
-            "prompt": self.prompt,
-            "context": describe(self.context),
-        }
+        self.messages, self.notes, self.turns = [], [], 0
+        about = {"model": name_of(self.rlm.model), "prompt": self.prompt}
+        about["context"] = describe(self.context)
         with tree.span("completion", self.parent, self.depth, **about) as span:
-            self.parent, self.turns = span["id"], 0
+            self.parent = span["id"]
             try:
                 answer, reason = self.converse()
+                span.update(answer=answer, finish_reason=reason)
             finally:
                 span.update(turns=self.turns, messages=self.messages, usage=asdict(tree.usage))
-            span.update(answer=answer, finish_reason=reason)
         seconds = time.monotonic() - began
         return Completion(
             answer, reason, tree.usage, tree.deepest, self.turns, seconds, self.messages
         )
 
     def converse(self) -> tuple[Any, str]:
-        """Return the answer and the reason why the conversation ended."""
-        rlm, self.messages, self.notes = self.rlm, [], []
+        """Ask for code and run it, turn by turn, until it calls FINAL; return answer and reason."""
+        rlm, say = self.rlm, self.rlm.say
         if self.depth >= rlm.max_depth:  # the root at max_depth=0: the model alone
-            text = self.prompt if self.context is None else self.leaf(self.prompt, self.context)
-            self.messages.append({"role": "user", "content": text})
-            return self.ask(), "final"
+            self.tell(self.prompt if self.context is None else self.leaf(self.prompt, self.context))
+            return self.ask().text, "final"
         tools = {
             "llm_query": self.llm_query,
             "llm_query_batched": self.llm_query_batched,
@@ -252,17 +262,13 @@ class Level:
         limits = {
             name: getattr(rlm, name) for name in ("cell_seconds", "memory_mb", "output_chars")
         }
-        with contextlib.closing(Sandbox({"context": self.context}, tools, **limits)) as repl:
+        with self.tree.worker(), Sandbox({"context": self.context}, tools, **limits) as repl:
             self.tree.repls.add(repl)
-            self.messages += [
-                {"role": "system", "content": self.system()},
-                {"role": "user", "content": self.rlm.say(
-                    "task", prompt=self.prompt, description=describe(self.context))},
-            ]  # fmt: skip
+            self.tell(self.system(), "system")
+            self.tell(say("task", prompt=self.prompt, description=describe(self.context)))
             try:
                 while self.turns < rlm.max_turns:
-                    self.turns += 1
-                    if (final := self.turn(repl)) is not None:
+                    if final := self.turn(repl):
                         return final.value, "final"
                 return self.last(f"all {rlm.max_turns} turns are used"), "max_turns"
             except LimitReached as limit:
@@ -272,42 +278,29 @@ class Level:
             finally:
                 self.tree.repls.discard(repl)
 
-    def system(self) -> str:
-        """Return the system prompt."""
-        rlm = self.rlm
-        tools = [
-            f"- `{name}{inspect.signature(tool)}`: {(inspect.getdoc(tool) or '').partition(chr(10))[0]}"
-            for name, tool in rlm.tools.items()
-        ]
-        longer = rlm.say("longer" if self.depth + 1 < rlm.max_depth else "longest")
-        limits = {"output_chars": f"{rlm.output_chars:,}", "leaf_chars": f"{rlm.leaf_chars:,}"}
-        return rlm.say(
-            "system", tools="\n".join(tools), longer=longer, max_turns=rlm.max_turns, **limits
-        )
-
     def turn(self, repl: Sandbox):
-        """Ask for code, run it, and append what it printed; return the Final, or None."""
+        """Ask for code, run it, tell what it printed; return the Final, or None."""
+        self.turns += 1
         with self.tree.span("turn", self.parent, self.depth, turn=self.turns) as span:
             reply = self.ask(span["id"])
-            outputs, final = [], None
-            for code in (blocks := code_blocks(reply)):
-                final, output, failed = self.cell(repl, code, span["id"])
+            codes, outputs, final = [] if reply.cut else CODE.findall(reply.text), [], None
+            if not codes and (found := not reply.cut and textual_final(reply.text)):
+                codes = [found]
+            elif codes and (found := textual_final(CODE.sub("", reply.text))):
+                codes.append(found)
+            for code in codes:
+                final, output, error = self.cell(repl, code, span["id"])
                 outputs.append(output)
-                if final or failed:
+                if final or error:
                     break
-            else:
-                if (found := textual_final(FENCED.sub("", reply))) is not None:
-                    final, output, _ = self.cell(repl, found, span["id"])
-                    outputs.append(output)
-                elif not blocks:
-                    outputs.append(self.rlm.say("remind"))
-            if final is None:
-                text = self.rlm.say("turn", output="\n".join(outputs), left=self.left())
-                self.messages.append({"role": "user", "content": text})
-            return final
+            if not codes:
+                outputs.append(self.rlm.say("cut" if reply.cut else "remind"))
+            if not final:
+                self.tell(self.rlm.say("turn", output="\n".join(outputs), left=self.left()))
+        return final
 
     def cell(self, repl: Sandbox, code: str, parent: int):
-        """Run one cell; return its Final or None, its output with any error, whether it failed."""
+        """Run a cell; return its Final or None, its output with any error, and the error or None."""
         with self.tree.span("cell", parent, self.depth, code=code) as span:
             self.here, self.notes = span["id"], []
             try:
@@ -315,123 +308,133 @@ class Level:
             except SandboxError as broken:
                 output, error, final = "", f"SandboxError: {broken}; your variables are gone", None
             parts = [output.rstrip("\n"), *self.notes, error]
-            text = "\n".join(part for part in parts if part) or "(no output)"
-            span.update(output=text, error=error)
-        return final, text, error is not None
+            output = "\n".join(part for part in parts if part) or "(no output)"
+            span.update(output=output, error=error)
+        return final, output, error
+
+    def last(self, reason: str, free: bool = False) -> Any:
+        """Ask outright for the best answer; `free`: outside the limits."""
+        self.tell(self.rlm.say("last", reason=reason))
+        text = self.ask(free=free).text
+        found = textual_final(text) or textual_final("\n".join(CODE.findall(text)))
+        with contextlib.suppress(ValueError, SyntaxError):
+            return ast.literal_eval(found[6:-1]) if found else text
+        return text
+
+    def system(self) -> str:
+        """Return the system prompt, which is the same for all turns."""
+        rlm, lines = self.rlm, []
+        for name, tool in rlm.tools.items():
+            try:
+                name += str(inspect.signature(tool))
+            except ValueError:  # some builtins have none
+                name += "(...)"
+            lines.append(f"- `{name}`: {(inspect.getdoc(tool) or '').partition(chr(10))[0]}")
+        longer = rlm.say("longer" if self.depth + 1 < rlm.max_depth else "longest")
+        limits = {"output_chars": f"{rlm.output_chars:,}", "leaf_chars": f"{rlm.leaf_chars:,}"}
+        tools = "\n".join(lines)
+        return rlm.say("system", tools=tools, longer=longer, max_turns=rlm.max_turns, **limits)
 
     def left(self) -> str:
         """Return the line that tells the model what is left."""
         left = [f"turn {self.turns} of {self.rlm.max_turns}"]
-        for name in ("calls", "tokens", "cost"):
+        for name, used in self.tree.used().items():
             if (limit := getattr(self.tree.rlm, f"max_{name}")) is not None:
-                left.append(f"{self.tree.used(name):,.6g} of {limit:,} {name} used")
-        seconds = self.tree.left()
-        return ", ".join(left + ([f"{seconds:.0f} s left"] if seconds is not None else []))
+                left.append(f"{used:,.6g} of {limit:,} {name} used")
+        return ", ".join(left)
 
-    def last(self, reason: str, free: bool = False):
-        """Ask outright for the best answer; `free`: outside the limits."""
-        text = self.rlm.say("last", reason=reason)
-        self.messages.append({"role": "user", "content": text})
-        reply = self.ask(free=free)
-        found = textual_final(reply) or textual_final("\n".join(code_blocks(reply)))
-        with contextlib.suppress(ValueError, SyntaxError):
-            return ast.literal_eval(found[len("FINAL(") : -1])
-        return reply
+    def tell(self, text: str, role: str = "user") -> None:
+        self.messages.append({"role": role, "content": text})
 
-    def ask(self, parent: int | None = None, free: bool = False) -> str:
+    def ask(self, parent: int | None = None, free: bool = False) -> Reply:
         """Ask this level's model, and append its reply to the conversation."""
         reply = self.tree.ask(self.rlm, self.messages, parent or self.parent, self.depth, free)
-        self.messages.append({"role": "assistant", "content": reply})
+        self.tell(reply.text, "assistant")
         return reply
 
     def leaf(self, prompt: str, context: Any) -> str:
-        """Return the message of a plain call."""
         return self.rlm.say("leaf", prompt=prompt, context=as_text(context))
 
-    # What the model's code calls: the recursion
-
     def llm_query(self, prompt, context=None, recurse=None):
-        """Answer `prompt` about `context`: with one model call if it fits, else with a child RLM."""
+        """Answer `prompt` about `context`, from code: see `query`."""
         try:
             return self.query(prompt, context, recurse, self.here)
         except RLMError as error:
             raise RuntimeError(f"llm_query failed: {error}") from error
 
     def query(self, prompt, context, recurse, parent) -> str:
+        """Answer with one model call if all fits, else with a child RLM: this is the recursion."""
         if not isinstance(prompt, str):
-            raise TypeError(f"prompt must be a str, not {type(prompt).__name__}")
-        rlm, depth = self.rlm, self.depth + 1
-        size = len(prompt) + (0 if context is None else len(as_text(context)))
-        child = replace(rlm, model=rlm.sub_model or rlm.model)
-        if depth < rlm.max_depth and recurse is not False and (recurse or size > rlm.leaf_chars):
-            question = rlm.say("whole") if context is None else prompt
-            below = Level(
-                self.tree, child, question, prompt if context is None else context, depth, parent
-            )
-            return as_text(self.tree.with_stack(below.complete, depth).answer)
+            raise TypeError(f"the prompt must be a str, not {type(prompt).__name__}")
+        rlm, depth, tree = self.rlm, self.depth + 1, self.tree
+        size, below = size_of(prompt, context), replace(rlm, model=rlm.sub_model or rlm.model)
+        if self.recurses(size, recurse):
+            task = (rlm.say("whole"), prompt) if context is None else (prompt, context)
+            child = Level(tree, below, *task, depth, parent)
+            return as_text(tree.with_stack(child.complete, depth).answer)
         if size > rlm.leaf_chars:
-            raise ValueError(
-                f"{size:,} characters do not fit one plain call ({rlm.leaf_chars:,}): cut them up"
-                + (", or let recurse=None start a child" if depth < rlm.max_depth else "")
-            )
-        self.tree.deepest = max(self.tree.deepest, depth)
+            deeper = ", or let recurse=None start a child" * (depth < rlm.max_depth)
+            limit = f"{rlm.leaf_chars:,} fit one plain call"
+            raise ValueError(f"{size:,} characters are too many, {limit}: cut them up{deeper}")
+        tree.deepest = max(tree.deepest, depth)
         text = prompt if context is None else self.leaf(prompt, context)
-        return self.tree.ask(child, [{"role": "user", "content": text}], parent, depth)
+        return tree.ask(below, [{"role": "user", "content": text}], parent, depth).text
+
+    def recurses(self, size: int, recurse: bool | None) -> bool:
+        """Return whether a sub-call of so many characters is a child RLM: the base case is below."""
+        too_long = recurse is None and size > self.rlm.leaf_chars
+        return self.depth + 1 < self.rlm.max_depth and bool(recurse or too_long)
 
     def llm_query_batched(self, prompts, contexts=None, recurse=None):
         """Answer many prompts, side by side, in order; None stands for one that failed."""
         contexts = [None] * len(prompts) if contexts is None else contexts
         if isinstance(prompts, str) or isinstance(contexts, str) or len(prompts) != len(contexts):
-            raise ValueError("prompts and contexts must be lists of the same length")
-        answers, failures = [None] * len(prompts), {}
-        with self.tree.span("batch", self.here, self.depth, total=len(prompts)) as span:
+            raise ValueError("prompts and contexts must be lists of the same length")  # noqa: TRY004
+        total, answers, errors, done = len(prompts), [None] * len(prompts), {}, itertools.count(1)
+        with self.tree.span("batch", self.here, self.depth, total=total) as span:
 
             def one(i):
                 try:
                     answers[i] = self.query(prompts[i], contexts[i], recurse, span["id"])
-                except Exception as error:  # noqa: BLE001 - the others must not be lost
-                    failures[i] = error
-                done = len(prompts) - answers.count(None) + len(failures)
-                self.tree.emit("progress", "batch", span["id"], span["parent"], self.depth,
-                               done=done, total=len(prompts))  # fmt: skip
+                except Exception as error:  # noqa: BLE001 - the other items must not be lost
+                    errors[i] = error
+                with self.tree.lock:
+                    where = (span["id"], span["parent"], self.depth)
+                    self.tree.emit("progress", "batch", *where, done=next(done), total=total)
 
-            self.tree.side_by_side(one, len(prompts), max(self.rlm.max_depth - self.depth - 1, 0))
-            span.update(failed=len(failures))
-        for i, error in sorted(failures.items()):
-            self.notes.append(f"llm_query_batched: item {i} failed: {error}")
+            sizes = map(size_of, prompts, contexts)
+            plain = not any(self.recurses(size, recurse) for size in sizes)
+            self.tree.side_by_side(one, total, plain)
+            span.update(failed=len(errors))
+        self.notes += [f"llm_query_batched: item {i} failed: {errors[i]}" for i in sorted(errors)]
+        for error in errors.values():
             if isinstance(error, LimitReached):
                 raise RuntimeError(f"llm_query_batched failed: {error}") from error
         return answers
 
 
-FENCED = re.compile(
-    r"^[ \t]*```[ \t]*(?:repl|python|py)\b[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.M | re.S
-)
-FINALS = re.compile(r"^[ \t>*`]*(FINAL|FINAL_VAR)\(", re.M)
-
-
-def code_blocks(reply: str) -> list[str]:
-    """Return the code in a reply: "hm\\n```repl\\nx = 1\\n```" has ["x = 1\\n"]."""
-    return FENCED.findall(reply)
+CODE = re.compile(r"(?ms)^[ \t]*```[ \t]*(?:repl|python|py)\b[^\n]*\n(.*?)(?:^[ \t]*```|\Z)")
+FINALS = re.compile(r"^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(", re.MULTILINE)
 
 
 def textual_final(text: str) -> str | None:
     """Return the code for a final outside code: "So:\\nFINAL(a (b))" has 'FINAL("a (b)")'.
 
-    It begins a line and its last bracket ends one; what merely mentions FINAL(...) does not.
+    It begins a line, and its last bracket ends one; what merely mentions FINAL(...) does not.
     """
     for found in FINALS.finditer(text):
-        depth, rest = 1, text[found.end() :]
-        for end in re.finditer(r"[()]", rest):
-            depth += 1 if end.group() == "(" else -1
-            if depth == 0:
+        rest, open_brackets, end = text[found.end() :], 1, None
+        for bracket in re.finditer(r"[()]", rest):
+            open_brackets += 1 if bracket.group() == "(" else -1
+            if open_brackets == 0:
+                end = bracket.start()
                 break
-        tail = rest[end.end() :].partition("\n")[0] if depth == 0 else "unbalanced"
-        if tail.strip(" \t*`.") and rest.rstrip(" \t\n*`.").endswith(")"):
-            end, tail = list(re.finditer(r"\)", rest))[-1], ""  # a bracket in the answer misled us
-        if tail.strip(" \t*`."):
+        ends_line = re.compile(r"\)[ \t]*(?:\*\*|`)?[.]?[ \t]*(?:\n|\Z)")
+        if end is None or not ends_line.match(rest, end):  # the answer has brackets of its own
+            end = max((m.start() for m in ends_line.finditer(rest)), default=None)
+        if end is None:
             continue
-        inside = rest[: end.start()].strip()
+        inside = rest[:end].strip()
         if found.group(1) == "FINAL_VAR":
             return f"FINAL({inside.strip(chr(34) + chr(39))})"
         with contextlib.suppress(ValueError, SyntaxError):
@@ -440,68 +443,54 @@ def textual_final(text: str) -> str | None:
     return None
 
 
-def describe(value: Any) -> str:
-    """Return the type and the sizes of a context, in a line or a few."""
-    if isinstance(value, str):
-        return f"a str of {len(value):,} characters"
-    if isinstance(value, dict):
-        parts = [f"{key[:40]!r} ({describe(part)})" for key, part in list(value.items())[:20]]
-        more = ", ..." if len(value) > 20 else ""
-        return f"a dict of {len(value):,} keys: {', '.join(parts)}{more}"
-    if isinstance(value, (list, tuple)) and value:
-        sizes = [len(part) for part in value if isinstance(part, (str, list, dict))]
-        kinds = ", ".join(sorted({type(part).__name__ for part in value}))
-        spread = f" of {min(sizes):,} to {max(sizes):,} ({sum(sizes):,} in all)" if sizes else ""
-        return f"a list of {len(value):,} items ({kinds}){spread}"
-    return f"a {type(value).__name__}"
+# ------------------------------------------------------------------------------------ what a tree shares
 
 
-# ---------------------------------------------------------------------- the tree that all levels share
+def name_of(model: str | Callable) -> str:
+    return model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
 
 
 class Tree:
-    """What the levels of one run share: usage and limits, threads, events, live REPLs."""
+    """What the levels of one run share: usage and limits, threads and workers, events."""
 
     def __init__(self, rlm: RLM):
         self.rlm, self.usage, self.deepest, self.repls = rlm, Usage(), 0, set()
+        self.calls = 0  # answered or under way
         self.began, self.stopped, self.lock = time.monotonic(), threading.Event(), threading.RLock()
-        self.ids, self.lanes, self.local = itertools.count(1), [], threading.local()
-        self.threads, self.workers = max(rlm.concurrency, 1) - 1, max(rlm.concurrency, 1)
-        self.most_lanes = 0
-        trace = [Trace(rlm.trace)] if rlm.trace else []
-        self.sinks = trace + ([rlm.on_event] if rlm.on_event else [])
+        self.ids, self.local = itertools.count(1), threading.local()
+        self.lanes = list(range(max(rlm.concurrency, 1) - 1, 0, -1))  # one for each helper thread
+        self.workers = threading.Semaphore(max(rlm.concurrency, 1))
+        self.descent = threading.Lock()
+        self.sinks = [sink for sink in (rlm.trace and Trace(rlm.trace), rlm.on_event) if sink]
 
     def stop(self) -> None:
-        """End all that is still under way, such as the other threads after Ctrl-C."""
+        """End what is still under way in other threads."""
         self.stopped.set()
         for repl in list(self.repls):
             repl.close()
 
-    # Events
-
-    def emit(self, event, kind, id, parent, depth, **data) -> None:
-        """Hand one event to the trace and the callback, one at a time; their errors end only them."""
-        lane = getattr(self.local, "lane", 0)
+    def emit(self, event: str, kind: str, id: int, parent: int | None, depth: int, **data) -> None:
+        """Hand an event to the trace and the callback, one at a time; an error there ends only it."""
         known = {"event": event, "kind": kind, "id": id, "parent": parent, "depth": depth}
+        known |= {"lane": getattr(self.local, "lane", 0), "time": time.time()}
         with self.lock:
             for sink in list(self.sinks):
                 try:
-                    sink(known | {"lane": lane, "time": time.time()} | data)
+                    sink(known | data)
                 except Exception as error:  # noqa: BLE001
                     self.sinks.remove(sink)
-                    warnings.warn(f"events are no longer told to {sink}: {error}", stacklevel=2)
+                    warnings.warn(f"no more events for {sink}: {error!r}", stacklevel=2)
 
     @contextlib.contextmanager
     def span(self, kind: str, parent: int | None, depth: int, **data):
         """Emit the begin and the end of a step; yield a dict for what is known at its end.
 
-        event: "begin", "end", "progress" (batch: done, total) or "retry" (call: reason, wait).
-        kind: completion (model, prompt, context; answer, finish_reason, usage, messages, turns),
-        turn (turn), cell (code; output), call (model, messages; reply, usage), batch (total; failed).
-        All have id, parent, depth, lane, time, and at the end seconds and error. On one lane they
-        nest like a call stack.
+        event: "begin", "end", "progress" (of a batch: done, total), "retry" (of a call: reason, wait).
+        kind: completion (model, prompt, context; answer, finish_reason, usage, messages, turns), turn
+        (turn), cell (code; output), call (model, messages; reply, usage), batch (total; failed). All
+        have id, parent, depth, lane and time, ends have seconds and error. A lane is a call stack.
         """
-        began, span = time.monotonic(), {"id": next(self.ids), "parent": parent}
+        began, span = time.monotonic(), {"id": next(self.ids), "parent": parent, "error": None}
         self.emit("begin", kind, span["id"], parent, depth, **data)
         try:
             yield span
@@ -509,83 +498,76 @@ class Tree:
             span["error"] = f"{type(error).__name__}: {error}"
             raise
         finally:
-            more = {"seconds": time.monotonic() - began, "error": None, **span}
-            more = {k: v for k, v in more.items() if k not in ("id", "parent")}
-            self.emit("end", kind, span["id"], parent, depth, **more)
-
-    # Limits
+            seconds = time.monotonic() - began
+            self.emit("end", kind, **{"depth": depth, "seconds": seconds, **span})
 
     def left(self) -> float | None:
         """Return the seconds left, or None without a limit."""
         limit = self.rlm.max_seconds
         return None if limit is None else max(limit - (time.monotonic() - self.began), 0.001)
 
-    def used(self, name: str) -> float:
-        """Return how many calls, tokens, cost or seconds are used."""
-        usage = self.usage
-        return {
-            "calls": usage.calls,
-            "tokens": usage.prompt_tokens + usage.completion_tokens,
-            "cost": usage.cost or 0,
-            "seconds": time.monotonic() - self.began,
-        }[name]
+    def used(self) -> dict[str, float]:
+        """Return what is used of each thing that can be limited."""
+        tokens = self.usage.prompt_tokens + self.usage.completion_tokens
+        seconds = round(time.monotonic() - self.began, 3)
+        cost = self.usage.cost or 0
+        return {"calls": self.calls, "tokens": tokens, "cost": cost, "seconds": seconds}
 
-    def reserve(self, model: str, free: bool) -> None:
-        """Count one call before it is sent, or raise LimitReached."""
-        with self.lock:
-            for name in ("calls", "tokens", "cost", "seconds"):
-                limit = getattr(self.rlm, f"max_{name}")
-                if not free and limit is not None and self.used(name) >= limit:
-                    raise LimitReached(f"the limit max_{name}={limit} is reached")
-            self.usage.calls += 1
-            self.usage.models.setdefault(model, Usage()).calls += 1
+    def check(self) -> None:
+        """Raise LimitReached where a limit is."""
+        for name, used in self.used().items():
+            limit = getattr(self.rlm, f"max_{name}")
+            if limit is not None and used >= limit:
+                raise LimitReached(f"the limit max_{name}={limit} is reached")
+
+    def ask(self, rlm: RLM, messages: list[dict], parent, depth: int, free: bool = False) -> Reply:
+        """Ask a model at the tree's expense; the text comes back without <think>."""
+        name, messages = name_of(rlm.model), list(messages)
+        with self.span("call", parent, depth, model=name, messages=messages) as span:
+            with self.lock:  # reserved before it is sent
+                if self.stopped.is_set():
+                    raise RLMError("the run was stopped")
+                free or self.check()
+                self.calls += 1
+            try:
+                reply = self.local_reply(rlm, messages) or self.request(
+                    rlm, name, messages, span, free
+                )
+            except BaseException:
+                self.calls -= 1  # nothing came of it
+                raise
+            if reply.cost is None and (prices := rlm.prices.get(name)):
+                counts = (reply.prompt_tokens - reply.cached_tokens, reply.cached_tokens)
+                counts += (reply.completion_tokens,)
+                reply.cost = sum(n * price for n, price in zip(counts, prices, strict=True)) / 1e6
+            with self.lock:
+                for usage in (self.usage, self.usage.models.setdefault(name, Usage())):
+                    usage.add(reply)
+            span.update(
+                reply=reply.text, usage={k: v for k, v in asdict(reply).items() if k != "text"}
+            )
+            text = re.sub(r"<think>.*?(</think>|\Z)", "", reply.text, flags=re.DOTALL)
+            return replace(reply, text=text.rpartition("</think>")[2].strip())
 
     @staticmethod
-    def name(model) -> str:
-        """Return the name of a model."""
-        return model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
+    def local_reply(rlm: RLM, messages: list[dict]) -> Reply | None:
+        """Return the reply of a model that is a callable."""
+        if not callable(rlm.model):
+            return None
+        try:
+            reply = rlm.model(messages)
+        except RLMError:
+            raise
+        except Exception as error:
+            raise ModelError(f"the model raised {type(error).__name__}: {error}") from error
+        return reply if isinstance(reply, Reply) else Reply(str(reply))
 
-    def ask(self, rlm: RLM, messages: list[dict], parent, depth: int, free: bool = False) -> str:
-        """Ask a model, at the tree's expense; return its text without <think>."""
-        name, messages = self.name(rlm.model), list(messages)
-        with self.span("call", parent, depth, model=name, messages=messages) as span:
-            if self.stopped.is_set():
-                raise RLMError("the run was stopped")
-            self.reserve(name, free)
-            if callable(rlm.model):
-                try:
-                    reply = rlm.model(messages)
-                except RLMError:
-                    raise
-                except Exception as error:
-                    raise ModelError(f"the model raised {type(error).__name__}: {error}") from error
-                reply = Reply(reply) if isinstance(reply, str) else reply
-                self.charge(rlm, name, reply)
-            else:
-                reply = self.request(rlm, name, messages, span, free)
-            text = re.sub(r"<think>.*?(</think>|\Z)", "", reply.text, flags=re.S)
-            text = text.rpartition("</think>")[2].strip()
-            span.update(reply=reply.text, usage=asdict(reply) | {"text": None})
-            return text
+    def side_by_side(self, work: Callable, count: int, plain: bool) -> None:
+        """Call work(0) to work(count - 1), here and in as many helper threads as are free.
 
-    def charge(self, rlm: RLM, name: str, reply: Reply) -> None:
-        """Add a reply to the usage, priced if the server did not say what it cost."""
-        if reply.cost is None and (prices := self.rlm.prices.get(name)):
-            cached = reply.cached_tokens
-            parts = (reply.prompt_tokens - cached, cached, reply.completion_tokens)
-            reply.cost = sum(n * price for n, price in zip(parts, prices, strict=True)) / 1e6
-        with self.lock:
-            self.usage.add(reply)
-            self.usage.models[name].add(reply)
-
-    # Concurrency
-
-    def side_by_side(self, work: Callable, count: int, below: int) -> None:
-        """Call work(0) to work(count - 1), here and in as many threads as are free.
-
-        The caller's own thread always works too, so nested batches cannot deadlock. A helper is
-        started only if it also finds `below` free workers, one for each level that it may descend
-        to: so there are never more than `concurrency` threads, calls in flight or helpers' workers.
+        The caller's own thread always works too, so nested batches cannot deadlock. Unless all is
+        `plain`, a helper needs a free worker too, and none starts below a thread that has to take
+        turns (see `worker`): so there are at most `concurrency` threads, and as many calls in flight.
         """
         todo, helpers = iter(range(count)), []
 
@@ -593,57 +575,75 @@ class Tree:
             while not self.stopped.is_set():
                 with self.lock:
                     i = next(todo, None)
-                    free = i is not None and i < count - 1 and self.threads > 0
-                    if free := free and self.workers >= below:
-                        self.threads, self.workers = self.threads - 1, self.workers - below
+                    free = i is not None and i < count - 1 and self.lanes
+                    if free and (plain or not getattr(self.local, "alone", False)):
+                        if plain or self.workers.acquire(blocking=False):
+                            helper = threading.Thread(
+                                target=help, args=[self.lanes.pop()], daemon=True
+                            )
+                            helpers.append(helper)
+                            helper.start()
                 if i is None:
                     return
-                if free:
-                    (helper := threading.Thread(target=help, daemon=True)).start()
-                    helpers.append(helper)
                 work(i)
 
-        def help():
-            with self.lock:
-                self.local.lane = heapq.heappop(self.lanes) if self.lanes else self.new_lane()
+        def help(lane):
+            self.local.lane, self.local.worker = lane, not plain
             try:
                 drain()
             finally:
                 with self.lock:
-                    heapq.heappush(self.lanes, self.local.lane)
-                    self.threads, self.workers = self.threads + 1, self.workers + below
+                    self.lanes.append(lane)
+                    plain or self.workers.release()
 
         drain()
         while helpers:
             helpers.pop().join()
 
-    def new_lane(self) -> int:
-        self.most_lanes += 1
-        return self.most_lanes
+    @contextlib.contextmanager
+    def worker(self):
+        """Wait for the right to start a worker: at most `concurrency` live, and one chain below.
+
+        Who finds none free waits for a turn to go down to the leaves alone.
+        """
+        mine = self.local.__dict__
+        had, alone = mine.get("worker", not mine), mine.get("alone")  # the root has its own
+        token = had or alone or self.workers.acquire(blocking=False)
+        if not token:
+            self.descent.acquire()
+        mine["worker"], mine["alone"] = False, alone or not token
+        try:
+            yield
+        finally:
+            mine["worker"], mine["alone"] = had, alone
+            if not token:
+                self.descent.release()
+            elif not had and not alone:
+                self.workers.release()
 
     def with_stack(self, work: Callable, depth: int):
-        """Call `work`; every forty levels in a thread of its own, as Python's stack is bounded."""
+        """Return work(); every 40 levels in a thread of its own, as Python's stack is bounded."""
         if depth % 40:
             return work()
-        lane, results = getattr(self.local, "lane", 0), []
+        mine, results = dict(self.local.__dict__), []
 
         def run():
-            self.local.lane = lane
+            self.local.__dict__.update(mine)
             try:
-                results.append(work())
-            except BaseException as error:  # noqa: BLE001 - raised again below
-                results.append(error)
+                results.append((work(), None))
+            except BaseException as error:  # noqa: BLE001 - raised below
+                results.append((None, error))
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
         thread.join()
-        if isinstance(results[0], BaseException):
-            raise results[0]
-        return results[0]
+        if results[0][1]:
+            raise results[0][1]
+        return results[0][0]
 
-    # The HTTP client
+    # ------------------------------------------------------------------------------------ the HTTP client
 
-    def request(self, rlm: RLM, name: str, messages, span: dict, free: bool) -> Reply:
+    def request(self, rlm: RLM, name: str, messages: list, span: dict, free: bool) -> Reply:
         """POST to {base_url}/chat/completions until it works, or trying again would not help."""
         url = rlm.base_url.rstrip("/") + "/chat/completions"
         if not rlm.api_key and rlm.base_url == OPENAI:
@@ -654,76 +654,44 @@ class Tree:
         body = {"model": name, "messages": messages, **rlm.options}
         retry = Retry(rlm.tries - 1, backoff_factor=0.5, backoff_max=30, allowed_methods=None)
         while True:
-            left, response = None if free else self.left(), None
-            wait = rlm.timeout if left is None else min(rlm.timeout, left)
+            left = None if free else self.left()
+            wait, response, asked = min(rlm.timeout, left or rlm.timeout), None, None
             try:
-                http = session(rlm.concurrency, os.getpid())
-                response = http.post(url, json=body, headers=headers, timeout=(min(10, wait), wait))
-                reply, reason = self.read(rlm, name, response), ""
-                if isinstance(reply, Reply):
-                    return reply
-                reason = reply
+                http, end = session(max(rlm.concurrency, 1), os.getpid()), time.monotonic() + wait
+                response = http.post(
+                    url, json=body, headers=headers, timeout=(min(10, wait), wait), stream=True,
+                    allow_redirects=False,
+                )  # fmt: skip
+                text, status = read_body(response, end), response.status_code
+                reply, status, problem = parse(text, status)
+                asked = retry.get_retry_after(response.raw)
+                problem = f"{status} {response.reason if status != 200 else ''}: {problem}"
             except (
                 requests.ConnectionError,
                 requests.Timeout,
-                requests.exceptions.ChunkedEncodingError,
+                urllib3.exceptions.HTTPError,
             ) as error:
-                reason = f"{type(error).__name__} at {url}"
-            except requests.RequestException as error:
+                reply, status, problem = None, 503, f"{type(error).__name__} at {url}"
+            except (requests.RequestException, ValueError) as error:
                 raise ModelError(f"{url}: {error}") from None
+            finally:
+                response and response.close()
+            if reply:
+                return reply
+            if rlm.api_key and len(rlm.api_key) > 8:
+                problem = problem.replace(rlm.api_key, "***")
+            if status != 429 and status < 500:
+                raise ModelError(problem + ADVICE.get(status, ""))
             try:
-                retry = retry.increment("POST", url, error=RLMError(reason))
-            except (MaxRetryError, RLMError):
-                raise ModelError(f"{reason} after {rlm.tries} tries") from None
-            asked = retry.get_retry_after(response.raw) if response is not None else None
-            wait = asked or retry.get_backoff_time()
-            self.emit("retry", "call", span["id"], span["parent"], 0, reason=reason, wait=wait)
-            left = None if free else self.left()
+                retry = retry.increment("POST", url, error=LimitReached())
+            except (urllib3.exceptions.MaxRetryError, LimitReached):
+                free or self.check()
+                raise ModelError(f"{problem} after {rlm.tries} tries") from None
+            wait, left = asked or retry.get_backoff_time(), None if free else self.left()
+            self.emit("retry", "call", span["id"], span["parent"], 0, reason=problem, wait=wait)
             if self.stopped.wait(wait if left is None else min(wait, left)):
                 raise RLMError("the run was stopped")
-            if left is not None and left <= wait:
-                raise LimitReached(f"the limit max_seconds={self.rlm.max_seconds} is reached")
-
-    def read(self, rlm: RLM, name: str, response: requests.Response) -> "Reply | str":
-        """Return the reply in a response, or the reason to try again; else raise ModelError."""
-        try:
-            body = response.json()
-        except ValueError:
-            body = {}
-        body = body if isinstance(body, dict) else {}
-        error = body.get("error") or {}
-        status = response.status_code
-        if status == 200 and isinstance(error, dict) and isinstance(error.get("code"), int):
-            status = error["code"]  # some gateways wrap the failure of the server behind them
-        said = error.get("message") if isinstance(error, dict) else error
-        said = str(said or response.reason or "")[:500] if error or status != 200 else ""
-        said = said.replace(rlm.api_key, "***") if rlm.api_key else said
-        if status == 429 or status >= 500:
-            return f"{status} {response.reason}: {said}"
-        if status != 200 or error:
-            raise ModelError(f"{status} {said}{ADVICE.get(status, '')}")
-        usage = body.get("usage") or {}
-        details = usage.get("prompt_tokens_details") or {}
-        counts = (
-            usage.get("prompt_tokens"),
-            details.get("cached_tokens"),
-            usage.get("completion_tokens"),
-        )
-        reply = Reply("", *(count or 0 for count in counts), usage.get("cost"))
-        self.charge(rlm, name, reply)
-        try:
-            choice = body["choices"][0]
-            content = choice["message"].get("content") or ""
-        except (KeyError, IndexError, TypeError, AttributeError):
-            raise ModelError(f"not a chat completion: {response.text[:200]!r}") from None
-        if isinstance(content, list):
-            content = "".join(part.get("text") or "" for part in content)
-        if not content and choice.get("finish_reason") == "length":
-            raise ModelError(
-                "the reply was cut off before it began: raise max_tokens in the options"
-            )
-        reply.text = content
-        return reply
+            free or self.check()
 
 
 ADVICE = {
@@ -736,11 +704,47 @@ ADVICE = {
 
 @functools.cache
 def session(size: int, pid: int) -> requests.Session:
-    """Return the pool of connections of this process."""
+    """Return this process's pool of connections."""
     http = requests.Session()
     for scheme in ("http://", "https://"):
-        http.mount(scheme, HTTPAdapter(pool_maxsize=max(size, 1)))
+        http.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=size))
     return http
+
+
+def read_body(response: requests.Response, end: float) -> str:
+    """Return the body; raise requests.Timeout when it is not whole at the time `end`."""
+    body = bytearray()
+    while chunk := response.raw.read1(1 << 16, decode_content=True):
+        body += chunk
+        if time.monotonic() > end:
+            raise requests.Timeout("the answer is still dripping in")
+    return body.decode("utf-8", "replace")
+
+
+def parse(text: str, status: int) -> tuple[Reply | None, int, str]:
+    """Return the reply in the body of a response, or None, the status, and what went wrong."""
+    try:
+        body = json.loads(text)
+        error = body.get("error") or (status != 200 and (body.get("message") or body.get("detail")))
+    except (ValueError, AttributeError):
+        body, error = {}, text if status != 200 else f"not a chat completion: {text[:200]!r}"
+    if error or status != 200:
+        said = error.get("message") or error if isinstance(error, dict) else error
+        if isinstance(error, dict) and isinstance(error.get("code"), int):
+            status = error["code"]  # a gateway tells of a failure behind it
+        return None, status, " ".join(as_text(said or text).split())[:500]
+    try:
+        choice = body["choices"][0]
+        content, usage = choice["message"].get("content") or "", body.get("usage") or {}
+        if isinstance(content, list):
+            parts = [part if isinstance(part, dict) else {"text": part} for part in content]
+            content = "".join(p.get("text") or "" for p in parts if p.get("type", "text") == "text")
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+        counts = (usage.get("prompt_tokens"), cached, usage.get("completion_tokens"))
+        cut = choice.get("finish_reason") == "length"
+        return Reply(content, *(n or 0 for n in counts), usage.get("cost"), cut), status, ""
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return None, status, f"not a chat completion: {' '.join(text.split())[:200]}"
 
 
 # --------------------------------------------------------------------------- the trace and the live view
@@ -749,140 +753,169 @@ def session(size: int, pid: int) -> requests.Session:
 class Trace:
     """Writes events in the Chrome Trace Event format; the file is valid JSON after each of them."""
 
-    runs = itertools.count(1)
+    lock, begun, runs = threading.Lock(), set(), itertools.count(1)
 
     def __init__(self, path: str):
         self.path, self.run = os.path.abspath(path), next(self.runs)
-        with LOCK:
-            if self.path not in TRACED:
+        with self.lock:
+            if self.path not in self.begun:
                 try:
-                    Path(path).write_text("[\n\n]", "utf-8")
+                    open(self.path, "wb").close()
                 except OSError as error:
-                    raise RLMError(f"the trace cannot be written: {error}") from None
-                TRACED.add(self.path)
+                    raise RLMError(f"the trace {path} cannot be written: {error}") from None
+                self.begun.add(self.path)
 
     def __call__(self, event: dict) -> None:
-        kind, phase = event["kind"], {"begin": "B", "end": "E"}.get(event["event"], "i")
+        phase, kind = {"begin": "B", "end": "E"}.get(event["event"], "i"), event["kind"]
         data = {k: v for k, v in event.items() if k not in ("event", "kind", "lane", "time")}
-        names = {"turn": f"turn {event.get('turn')}", "batch": f"batch of {event.get('total')}"}
-        slice = {
-            "name": names.get(kind, kind) if phase == "B" else event["event"],
-            "cat": kind,
-            "ph": phase,
-            "ts": round(event["time"] * 1e6),
-            "pid": self.run,
-            "tid": event["lane"],
-            "args": data,
-        }
-        with LOCK, open(self.path, "r+b") as file:
-            start = file.seek(-2, os.SEEK_END)
-            comma = b",\n" if start > 2 else b""
-            file.write(comma + json.dumps(slice, default=str).encode() + b"\n]")
+        name = f"{kind} {event.get('turn', event.get('total', ''))}".strip()
+        known = {"name": name if phase == "B" else event["event"], "cat": kind, "ph": phase}
+        known |= {"ts": round(event["time"] * 1e6), "pid": self.run, "tid": event["lane"]}
+        with self.lock, open(self.path, "r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 2, 0))  # in place of the last bracket
+            file.write(
+                (b",\n" if size else b"[\n")
+                + json.dumps(known | {"args": data}, default=str).encode()
+                + b"\n]"
+            )
 
 
 class Live:
-    """Shows a run on a terminal as a tree that grows, and elsewhere as plain lines."""
+    """Shows a run as a tree that grows, with bars for the batches under way on a terminal."""
 
     def __init__(self, stream, verbose: bool = False):
         self.stream, self.verbose, self.tty = stream, verbose, stream.isatty()
         self.color = self.tty and not os.environ.get("NO_COLOR")
-        self.names, self.children, self.steps, self.bars = {None: ""}, {}, {}, {}
+        self.names, self.children, self.begun, self.bars = {}, {}, {}, {}
+        self.drawn = self.deepest = 0
 
     def __call__(self, event: dict) -> None:
-        lines = [line for text in self.lines(event) for line in text.splitlines()]
-        if self.tty:
-            width = shutil.get_terminal_size().columns
-            lines = [line if self.verbose else line[: width - 1] for line in lines]
-            bars = [bar[: width - 1] for bar in self.bars.values()]
-            up = f"\x1b[{self.drawn}A" if getattr(self, "drawn", 0) else ""
-            self.drawn = len(bars)
-            self.stream.write(up + "\r\x1b[J" + "".join(f"{self.paint(x)}\n" for x in lines + bars))
+        self.deepest = max(self.deepest, event["depth"])
+        id, kind, parent, phase = event["id"], event["kind"], event["parent"], event["event"]
+        if phase == "begin":
+            self.begun[id] = event
+            name = self.names.get(parent, "")
+            if kind == "completion":
+                self.children[name] = self.children.get(name, 0) + 1
+                name = f"{name}.{self.children[name]}".strip(".")
+            self.names[id] = name
+        if kind == "batch":
+            self.bars[id] = self.line(
+                event, f"{bar(event.get('done', 0), self.begun[id]['total'])}"
+            )
+            if phase == "end":
+                del self.bars[id]
+        lines = list(getattr(self, f"{phase}_{kind}", lambda event: ())(event))
+        if phase == "end":
+            del self.begun[id], self.names[id]
+        if lines or (self.tty and kind == "batch"):
+            self.draw([part for line in lines for part in line.splitlines()])
+
+    def begin_completion(self, e):
+        yield self.line(e, f"● {e['model']} · depth {e['depth']} · {e['context']}")
+
+    def end_completion(self, e):
+        result = f"✗ {e['error']}" if e["error"] else f"✓ {first(e['answer'])}"
+        yield self.line(e, f"{result} · {e['seconds']:.1f} s")
+        if e["parent"] is None:
+            turns = f"{e['turns']} turn{'s' * (e['turns'] != 1)}"
+            yield f"{turns} · {Usage(**e['usage'])} · {e['seconds']:.1f} s · deepest level {self.deepest}"
+
+    def end_cell(self, e):
+        code, output = self.begun[e["id"]]["code"], e.get("output") or ""
+        if self.verbose:
+            yield from (self.line(e, x) for x in [*code.splitlines(), "→", *output.splitlines()])
         else:
-            self.stream.write("".join(f"{line}\n" for line in lines))
+            said = f"✗ {e['error'].splitlines()[-1]}" if e["error"] else first(output)
+            turn = self.begun.get(e["parent"], {}).get("turn")
+            yield self.line(e, f"turn {turn} · {e['seconds']:.1f} s · {first(code)} → {said}")
+
+    def end_batch(self, e):
+        total, failed = self.begun[e["id"]]["total"], e.get("failed", 0)
+        yield self.line(e, f"  {bar(total, total)} · {failed} failed · {e['seconds']:.1f} s")
+
+    def end_call(self, e):
+        begun = self.begun[e["id"]]
+        if e["error"]:
+            yield self.line(e, f"  ✗ {begun['model']}: {e['error']}")
+        elif len(begun["messages"]) == 1 and self.begun.get(e["parent"], {}).get("kind") == "cell":
+            ask, tokens = begun["messages"][0]["content"], e["usage"]["completion_tokens"]
+            yield self.line(
+                e, f"  {begun['model']} · {tokens} tokens · {first(ask)} → {first(e['reply'])}"
+            )
+
+    def retry_call(self, e):
+        yield self.line(e, f"  ✗ again in {e['wait']:.1f} s: {e['reason']}")
+
+    def line(self, e: dict, text: str) -> str:
+        """Return a line with the branch and the name of the RLM that it belongs to."""
+        name = self.names.get(e["id"], "")
+        return f"{'│  ' * name.count('.')}{name} {text}"
+
+    def draw(self, lines: list[str]) -> None:
+        """Write lines above the bars; what a model printed cannot move the cursor."""
+        bars = list(self.bars.values()) if self.tty else []
+        width = shutil.get_terminal_size().columns - 1 if self.tty else 199
+        out = [re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", line) for line in lines + bars]
+        out = [line if self.verbose else line[:width] for line in out]
+        if self.color:
+            out = [f"\x1b[31m{line}\x1b[0m" if "✗" in line else line for line in out]
+        up = f"\x1b[{self.drawn}A\r\x1b[J" if self.drawn else ""
+        self.stream.write(up + "".join(f"{line}\n" for line in out))
         self.stream.flush()
-
-    def paint(self, line: str) -> str:
-        """Colour errors red and the numbers of turns and levels grey."""
-        if not self.color:
-            return line
-        return f"\x1b[31m{line}\x1b[0m" if " ! " in line else line
-
-    def lines(self, event: dict):
-        """Yield the lines that an event adds, and keep the bars of batches under way."""
-        kind, id, parent, ended = (
-            event["kind"],
-            event["id"],
-            event["parent"],
-            event["event"] == "end",
-        )
-        indent = "│  " * event["depth"]
-        seconds, error = f"{event.get('seconds', 0):.1f} s", event.get("error")
-        if kind == "completion":
-            above = self.names.get(parent, "")
-            if event["event"] == "begin":
-                self.children[above] = self.children.get(above, 0) + 1
-                self.names[id] = f"{above}.{self.children[above]}".lstrip(".")
-                yield f"{indent}┌ RLM {self.names[id]} · {event['model']} · depth {event['depth']} · {event['context']}"
-            elif ended:
-                yield (
-                    f"{indent}└ RLM {self.names[id]} · "
-                    + (f" ! {error}" if error else f"{first(event['answer'])}")
-                    + f" · {seconds}"
-                )
-                if parent is None:
-                    yield f"{event['turns']} turns · {usage_line(event['usage'])} · {seconds} · deepest level {self.deepest}"
-            self.deepest = max(getattr(self, "deepest", 0), event["depth"])
-        elif event["event"] == "begin":
-            self.names[id] = self.names.get(parent, "")
-            self.steps[id] = dict(event)
-            if kind == "batch":
-                self.bars[id] = f"{indent}│ {bar(0, event['total'])}"
-        elif event["event"] == "progress":
-            self.bars[id] = f"{indent}│ {bar(event['done'], event['total'])}"
-        elif event["event"] == "retry":
-            yield f"{indent}│ ! retry in {event['wait']:.1f} s: {event['reason']}"
-        else:
-            begun = self.steps.pop(id, {})
-            name = self.names.pop(id, "")
-            if kind == "batch":
-                self.bars.pop(id, None)
-                yield f"{indent}│ {name} batch {event['total'] if 'total' in event else begun['total']} calls · {event.get('failed', 0)} failed · {seconds}"
-            elif kind == "cell":
-                mark = " ! " if error else ""
-                if self.verbose:
-                    yield f"{indent}│ {name} code:\n{begun['code']}\noutput:\n{event['output']}"
-                else:
-                    yield f"{indent}│ {name} {first(begun['code'])} → {mark}{first(error.splitlines()[-1] if error else event.get('output', ''))} · {seconds}"
-            elif kind == "call" and error:
-                yield f"{indent}│ {name} ! {error}"
+        self.drawn = len(bars)
 
 
-def first(value) -> str:
-    """Return the first line of a text, shortened."""
+def first(value: Any) -> str:
+    """Return the first line, shortened."""
     line = next(iter(as_text(value).strip().splitlines()), "")
-    return line if len(line) < 50 else line[:47] + "..."
+    return line if len(line) <= 40 else line[:39] + "…"
 
 
 def bar(done: int, total: int) -> str:
-    """Return a progress bar: bar(24, 64) is "[#######.............] 24/64"."""
+    """Return a progress bar: bar(1, 4) is "█████░░░░░░░░░░░░░░░ 1/4"."""
     full = 20 * done // max(total, 1)
-    return f"[{'#' * full}{'.' * (20 - full)}] {done}/{total}"
+    return f"{'█' * full}{'░' * (20 - full)} {done}/{total}"
 
 
-def usage_line(usage: dict) -> str:
-    """Return the usage in a line."""
-    return str(Usage(**usage))
+# ---------------------------------------------------------------------------------------- the command line
 
 
-# --------------------------------------------------------------------------------------- the command line
+def key_value(text: str) -> tuple[str, Any]:
+    """Parse temperature=0.5, or MODEL=0.25,0.03,2."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError
+    with contextlib.suppress(ValueError):
+        return name, json.loads(value)
+    return name, value
+
+
+def price(text: str) -> tuple[str, tuple]:
+    name, _, numbers = text.rpartition("=")
+    prices = tuple(float(number) for number in numbers.split(","))
+    if not name or len(prices) != 3:
+        raise ValueError
+    return name, prices
 
 
 def read_context(files: list[str]):
     """Return the context: one file or standard input is a str, several files are a dict by name."""
     if not files and not sys.stdin.isatty():
-        files = ["-"]
-    texts = {f: sys.stdin.read() if f == "-" else Path(f).read_text("utf-8") for f in files}
-    return texts if len(texts) > 1 else next(iter(texts.values()), None) or None
+        piped = (
+            sys.stdin.buffer.read().decode("utf-8", "replace")
+            if hasattr(sys.stdin, "buffer")
+            else ""
+        )
+        return piped or None
+    texts = {
+        name: (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode(
+            "utf-8", "replace"
+        )
+        for name in files
+    }
+    return texts if len(texts) > 1 else next(iter(texts.values()), None)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -891,45 +924,53 @@ def main(argv: list[str] | None = None) -> int:
         "rlm.py", description="Ask a question about any amount of text."
     )
     parser.add_argument("question")
-    parser.add_argument("files", nargs="*", help="text files; - or piped input: standard input")
+    parser.add_argument("files", nargs="*", help="text files; - or a pipe: standard input")
     for one in fields(RLM):
-        if "type" in one.metadata:
-            flag, help = "--" + one.name.replace("_", "-"), one.metadata["help"]
+        if kind := one.metadata["type"]:
+            default = "" if one.name == "api_key" else one.default_factory()
+            help = one.metadata["help"] + (f" (default: {default})" if default else "")
+            name, kind_name = "--" + one.name.replace("_", "-"), kind.__name__.upper()
             parser.add_argument(
-                flag, type=one.metadata["type"], help=help, metavar="X", default=argparse.SUPPRESS
+                name, type=kind, help=help, metavar=kind_name, default=argparse.SUPPRESS
             )
     parser.add_argument(
-        "--option", action="append", default=[], metavar="K=V", help="field of each request"
+        "--option",
+        type=key_value,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="options",
+        help="a field of each request",
     )
     parser.add_argument(
         "--price",
+        type=price,
         action="append",
         default=[],
-        metavar="MODEL=IN,CACHED,OUT",
+        metavar="MODEL=INPUT,CACHED,OUTPUT",
+        dest="prices",
         help="dollars per million tokens",
     )
-    parser.add_argument("--quiet", action="store_true", help="show nothing but the answer")
+    parser.add_argument("--quiet", action="store_true", help="show the answer and nothing else")
     parser.add_argument("--verbose", action="store_true", help="show code and output in full")
     given = vars(parser.parse_args(argv))
-    question, files = given.pop("question"), given.pop("files")
-    quiet, verbose = given.pop("quiet"), given.pop("verbose")
-    options, prices = given.pop("option"), given.pop("price")
-    try:
+    question, files, quiet, verbose = (
+        given.pop(k) for k in ("question", "files", "quiet", "verbose")
+    )
+    given["options"], given["prices"] = dict(given["options"]), dict(given["prices"])
+    live = None if quiet else Live(sys.stderr, verbose)
+    if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        for pair in options:
-            name, _, value = pair.partition("=")
-            with contextlib.suppress(ValueError):
-                value = json.loads(value)
-            given.setdefault("options", {})[name] = value
-        for pair in prices:
-            name, _, numbers = pair.rpartition("=")
-            given.setdefault("prices", {})[name] = tuple(float(n) for n in numbers.split(","))
-        live = None if quiet else Live(sys.stderr, verbose)
-        print(RLM(on_event=live, **given).completion(question, read_context(files)))
-    except KeyboardInterrupt:
-        print("rlm.py: interrupted", file=sys.stderr)
+    try:
+        done = RLM(on_event=live, **given).completion(question, read_context(files))
+        sys.stdout.reconfigure(errors="replace") if hasattr(sys.stdout, "reconfigure") else None
+        print(done, flush=True)
+    except KeyboardInterrupt as stop:
+        print(f"rlm.py: interrupted after {getattr(stop, 'usage', 'no call')}", file=sys.stderr)
         return 130
-    except (RLMError, SandboxError, OSError, ValueError) as error:
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (RLMError, SandboxError, OSError, TypeError, ValueError) as error:
         print(f"rlm.py: error: {error}", file=sys.stderr)
         return 1
     return 0

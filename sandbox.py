@@ -11,6 +11,7 @@ guards, library, cell, worker, host. Not here: models, prompts and HTTP (rlm.py)
 (executors work at once); Windows.
 """
 
+import abc
 import ast
 import builtins
 import collections
@@ -18,6 +19,7 @@ import contextlib
 import copy
 import ctypes
 import dataclasses
+import enum
 import functools
 import importlib
 import json
@@ -38,6 +40,7 @@ import threading
 import time
 import traceback
 import types
+import typing
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -49,9 +52,11 @@ MODULES = """
     __future__ *; abc ABC abstractmethod; ast literal_eval; asyncio TimeoutError CancelledError;
     base64 *; binascii *; bisect *; calendar * -LocaleTextCalendar -LocaleHTMLCalendar; cmath *;
     collections * -UserString; collections.abc *; concurrent; concurrent.futures TimeoutError;
-    contextlib contextmanager asynccontextmanager suppress nullcontext closing ExitStack; copy *;
+    contextlib contextmanager asynccontextmanager suppress nullcontext closing ExitStack
+    redirect_stdout; copy *;
     csv * -register_dialect -unregister_dialect -field_size_limit; dataclasses * -make_dataclass;
-    datetime date datetime time timedelta timezone tzinfo MINYEAR MAXYEAR UTC; decimal *; difflib *;
+    datetime date datetime time timedelta timezone tzinfo MINYEAR MAXYEAR UTC; difflib *;
+    decimal * -DefaultContext -BasicContext -ExtendedContext;
     enum Enum IntEnum StrEnum Flag IntFlag auto unique member nonmember; fractions *; hashlib *;
     functools partial partialmethod reduce lru_cache cache cached_property cmp_to_key; heapq *;
     html *; html.parser *; io StringIO BytesIO; itertools *; json *; math *; numbers *; operator *;
@@ -61,22 +66,17 @@ MODULES = """
     localtime mktime ctime asctime struct_time; types SimpleNamespace MappingProxyType NoneType;
     typing Any Callable ClassVar Collection DefaultDict Deque Dict Final FrozenSet Generator Generic
     Hashable Iterable Iterator List Literal Mapping NamedTuple NewType NoReturn Optional Pattern
-    Self Sequence Set Text Tuple Type TypeAlias TypeVar Union cast overload; unicodedata *;
+    Self Sequence Set Text Tuple TypeAlias TypedDict TypeVar Union cast overload; unicodedata *;
     urllib.parse *"""  # module, names handed out: "*" is all public ones but modules, "-x" not x
 LAZY = ("_strptime", "_pylong")  # imported by C code in the name of the cell that called it
-CODECS = "ascii cp1252 idna latin_1 punycode raw_unicode_escape unicode_escape utf_16 utf_32 utf_8"
+CODECS = """ascii cp1251 cp1252 hex_codec idna iso8859_1 iso8859_15 latin_1 punycode raw_unicode_escape
+    rot_13 unicode_escape utf_16 utf_16_be utf_16_le utf_32 utf_8 utf_8_sig"""
 BUILTINS = """
     abs aiter all anext any ascii bin bool bytearray bytes callable chr classmethod complex dict dir
     divmod enumerate filter float format frozenset hash hex id int isinstance issubclass iter len
     list map max memoryview min next object oct ord pow print property range repr reversed round set
     slice sorted staticmethod str sum super tuple zip NotImplemented Ellipsis SystemExit
-    KeyboardInterrupt GeneratorExit __build_class__"""
-ADVICE = {  # names that are missed: what to do instead
-    "open": "there are no files here, the data is in `context`",
-    "input": "nobody is there to answer",
-    "eval": "use ast.literal_eval or json.loads",
-    "sleep": "there is nothing to wait for",
-}
+    KeyboardInterrupt GeneratorExit"""
 INTERNAL, OPERATORS = (  # methods that a class in a cell may define; not all may be called by name
     {f"__{name}__" for name in names.split()}
     for names in """
@@ -90,18 +90,28 @@ INTERNAL, OPERATORS = (  # methods that a class in a cell may define; not all ma
 )
 WRITABLE = {"__name__", "__qualname__", "__doc__"}
 READABLE = INTERNAL | OPERATORS | WRITABLE | {"__class__", "__dict__", "__module__", "__members__"}
-READABLE -= {"__set__", "__delete__", "__set_name__", "__setattr__", "__delattr__"}
+READABLE |= {"__cause__", "__context__", "__notes__", "__annotations__"}
+READABLE -= {"__set__", "__delete__", "__set_name__"}
 IDENTIFIERS = INTERNAL | OPERATORS | {"__name__", "__doc__", "__slots__", "__future__"}
 FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel", "tb_lasti", "tb_lineno"}
 FORMATS = {  # str.format reads attributes; a Formatter does so through the guard, see harden()
     "format": lambda text, /, *args, **kwargs: string.Formatter().vformat(text, args, kwargs),
     "format_map": lambda text, values: string.Formatter().vformat(text, (), values),
 }
+CHECKED = {"obj", "register", *FORMATS}  # plain names that lead astray from some objects
 DATA = (object, dict, list, set, frozenset, tuple, str, bytes, bytearray, int, float, complex)
 DATA += (collections.OrderedDict, collections.defaultdict, collections.Counter, collections.deque)
-HARMLESS = {n for kind in DATA for n in dir(kind) if n[0] != "_" and n not in FORMATS}  # unguarded
+HARMLESS = {n for kind in DATA for n in dir(kind) if n[0] != "_" and n not in CHECKED}  # unguarded
+BASES = """abc collections collections.abc enum typing json.encoder json.decoder html.parser string
+    random datetime _io numbers decimal fractions textwrap calendar"""  # modules to inherit from
 SECRET = {types.ModuleType, types.FrameType, types.CodeType, types.TracebackType}
-JUDGED = SECRET | {types.BuiltinMethodType, types.MethodDescriptorType, type}
+JUDGED = SECRET | {
+    types.BuiltinMethodType,
+    types.MethodDescriptorType,
+    types.MappingProxyType,
+    type,
+}
+COPYABLE = "__main__ builtins collections datetime decimal fractions types".split()
 SECCOMP = {  # machine: its audit number, and the system calls let through: read write lseek mmap
     # mprotect munmap brk mremap madvise futex rt_sig{action,procmask,return} sigaltstack getitimer
     # setitimer sched_yield getpid gettid exit exit_group restart_syscall time gettimeofday
@@ -129,6 +139,9 @@ class TimeIsUp(BaseException):
     """The cell has used up its CPU time. Cells can neither name nor catch this."""
 
 
+TimeIsUp.__module__, TimeIsUp.__qualname__ = "builtins", "TimeoutError"  # as it is told
+
+
 # ------------------------------------------------------------ compiler: RestrictedPython, our policy
 
 
@@ -153,7 +166,7 @@ class Policy(RestrictingNodeTransformer):
             for name in names if isinstance(names, list) else [names]:
                 if isinstance(name, str) and not isinstance(node, ast.Constant):
                     read = field in ("attr", "kwd_attrs")  # patterns read past all guards
-                    bad = read and self.in_pattern and (name[0] == "_" or name in FORMATS)
+                    bad = read and self.in_pattern and (name[0] == "_" or name in CHECKED)
                     known = READABLE if read else IDENTIFIERS
                     if bad or name in FORBIDDEN or (is_dunder(name) and name not in known):
                         self.error(node, refusal(name))
@@ -199,29 +212,29 @@ for _kind in Policy.NATIVE.split():
     setattr(Policy, f"visit_{_kind}", RestrictingNodeTransformer.node_contents_visit)
 
 
-def compile_cell(source: str, filename: str) -> types.CodeType:
+def compile_cell(source: str, filename: str, mode: str = "exec") -> types.CodeType:
     """Return the code of a cell, which shows the value of its last line as Python's own REPL does.
 
     Raises SyntaxError, with a line for each refusal.
     """
     flags, policy = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, Policy()
-    tree = compile(source, filename, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+    tree = compile(source, filename, mode, flags | ast.PyCF_ONLY_AST, dont_inherit=True)
     policy.visit(tree)
     if policy.errors:
         raise SyntaxError("\n".join(policy.errors))
-    if tree.body and isinstance(last := tree.body[-1], ast.Expr):
+    if mode == "exec" and tree.body and isinstance(last := tree.body[-1], ast.Expr):
         last.value = policy.guard("show", last, last.value)
-    return compile(tree, filename, "exec", flags, dont_inherit=True)
+    return compile(tree, filename, mode, flags, dont_inherit=True)
 
 
 # ----------------------------------------------------- guards: what an attribute may read and write
 
 
 def own(obj, name=""):
-    """Return `obj` if a cell made it, and `name` if private too: nothing else may be written to.
+    """Return `obj` if a cell made it, and `name` if internal too: nothing else may be written to.
 
-    Judged by `type()`, as `__class__` can lie. `name` stops private methods that a class inherits
-    from the library, such as `Enum._convert_`, which reads any module.
+    Judged by `type()`, as `__class__` can lie. `name` stops what a class inherits from the library,
+    such as `Enum._convert_`, which reads any module, or `property.__init__`, which rewrites one.
     """
     kind = type(obj)
     cls = obj if issubclass(kind, type) else kind
@@ -229,38 +242,50 @@ def own(obj, name=""):
     if kind is types.FunctionType:
         mine = obj.__code__.co_filename.startswith(CELL)
     elif not mine:  # or plain data that is made to be written
-        mine = (kind is types.SimpleNamespace or kind.__module__ == "decimal") and name[:1] != "_"
-    elif name.startswith("_") and not is_dunder(name):
-        holder = next((base for base in cls.__mro__ if name in base.__dict__), cls)
-        mine = holder.__module__ == "__main__"
-    if not mine or (name in FORMATS and isinstance(obj, str)):  # `s.format += spy` hands it out
+        open_to_all = kind is types.SimpleNamespace or kind.__module__ == "decimal"
+        mine = open_to_all and (name == "__dict__" or name[:1] != "_")
+    elif name in INTERNAL or (name.startswith("_") and not is_dunder(name)):
+        bases = cls.__mro__ + (kind.__mro__ if cls is obj else ())
+        holder = next((base for base in bases if name in base.__dict__), cls)
+        mine = (
+            holder.__module__ == "__main__" or holder in DATA or issubclass(holder, BaseException)
+        )
+    if not mine or (name in FORMATS and issubclass(cls, str)):  # `s.format += spy` hands it out
         raise AttributeError(f"{name!r} of a {kind.__name__!r} is refused: no cell made it")
     return obj
 
 
 def safe_getattr(obj, name, *default):
     """Return `obj.name` for any name: what most attributes in a cell compile to."""
-    if name[:1] == "_" or name in ("obj", "register") or name in FORBIDDEN:
+    if name[:1] == "_" or name in CHECKED or name in FORBIDDEN:
         kind = type(obj)
         cls = obj if issubclass(kind, type) else kind
         leak = name == "obj" and issubclass(kind, AttributeError)  # the object that failed
-        leak = leak or (name == "register" and cls is obj)  # would fool isinstance()
+        alias = kind.__module__ in ("types", "typing")  # list[int] passes on to list
+        leak = leak or (name == "register" and (cls is obj or alias))  # would fool isinstance()
+        leak = leak or (name == "__dict__" and cls is obj)
         if leak or name in FORBIDDEN or (is_dunder(name) and name not in READABLE):
             raise AttributeError(refusal(name))
         if name == "__class__":
-            return safe_type(obj)
-        if name in INTERNAL:  # property.__init__ would rewrite a property of the library
-            kind is super or cls in DATA or issubclass(cls, BaseException) or own(obj)
-        elif name == "__dict__" or not is_dunder(name):
+            return Type(obj)
+        if name in ("__setattr__", "__delattr__"):
+            write = getattr(object, name)
+            me = () if cls is obj else (obj.__self__ if kind is super else obj,)
+            return lambda *args: safe_write(write, *me, *args)
+        if name in INTERNAL:
+            kind is super or cls in DATA or issubclass(cls, BaseException) or own(obj, name)
+        elif name in ("__dict__", "__annotations__") or not (is_dunder(name) or name in CHECKED):
             own(obj, name)
     value = getattr(obj, name, *default)
     kind = type(value)
     if kind not in JUDGED and type(obj) not in SECRET:
-        return value
+        return dict(value) if name == "__annotations__" else value
     if kind in SECRET or type(obj) in SECRET:
         raise AttributeError(refusal(name))
+    if kind is types.MappingProxyType:  # an operator would hand out what is behind it
+        return dict(value)
     if kind is type:
-        return safe_type if issubclass(value, type) else value
+        return Type if issubclass(value, type) else value
     if not (safe := FORMATS.get(value.__name__)):  # under whatever alias it was found
         return value
     return functools.partial(safe, value.__self__) if kind is types.BuiltinMethodType else safe
@@ -279,17 +304,67 @@ def safe_hasattr(obj, name):
     return False
 
 
+class Names(dict):
+    """What `globals` gives to a cell: a copy, from which assignments go through."""
+
+    def __setitem__(self, name, value):
+        if is_dunder(name := str.__str__(name)) or not name.isidentifier():
+            raise KeyError(refusal(name))
+        self.frame.f_globals[name] = value
+        dict.__setitem__(self, name, value)
+
+
+def names_of(call: str) -> Names:
+    """Return the variables of the cell that called `globals`, `locals` or `eval`."""
+    frame = sys._getframe(2)
+    if not frame.f_code.co_filename.startswith(CELL):  # the library was made to call it
+        raise RuntimeError(refusal(call))
+    found = frame.f_globals if call == "globals" else frame.f_globals | frame.f_locals
+    found = frame.f_locals if call == "locals" else found
+    names = Names({name: value for name, value in found.items() if not is_dunder(name)})
+    names.frame = frame
+    return names
+
+
 def safe_vars(*obj):
-    """`vars` for cells; without an object also `locals` and `globals`, to read only."""
-    if obj:
-        return safe_getattr(obj[0], "__dict__")
-    found = sys._getframe(1).f_globals | sys._getframe(1).f_locals
-    return types.MappingProxyType({k: v for k, v in found.items() if not is_dunder(k)})
+    """`vars` for cells."""
+    return safe_getattr(obj[0], "__dict__") if obj else names_of("locals")
 
 
-def safe_type(obj):
+def safe_eval(source, scope=None, *_):
+    """`eval` for cells: under the same policy as the cell itself."""
+    names = names_of("eval") if scope is None else dict(scope)
+    names = {str.__str__(k): value for k, value in names.items() if str.isidentifier(k)}
+    names |= {"__name__": "__main__", "__builtins__": SAFE_BUILTINS}
+    return eval(compile_cell(source, f"{CELL}eval>", "eval"), names)
+
+
+class TypeOfTypes(type):
+    """Lets `Type` pass for `type` in calls and in isinstance()."""
+
+    def __call__(cls, obj):
+        return Type if issubclass(type(obj), type) else type(obj)
+
+    def __instancecheck__(cls, obj):
+        return issubclass(type(obj), type)
+
+
+class Type(metaclass=TypeOfTypes):
     """`type` for cells: tells a type, makes none."""
-    return safe_type if issubclass(type(obj), type) else type(obj)
+
+    __class_getitem__ = classmethod(types.GenericAlias)
+
+
+def safe_build_class(body, name, *bases, **options):
+    """`class` for cells: inherits from own classes and plain data, not from what can read or write."""
+    for base in bases:
+        known = isinstance(base, type) and (base.__module__ == "__main__" or base in DATA)
+        known = known or (isinstance(base, type) and issubclass(base, BaseException))
+        known = known or base in (typing.NamedTuple, typing.TypedDict)
+        kind = base if isinstance(base, type) else type(base)
+        if not known and (kind.__module__ not in BASES.split() or issubclass(kind, type)):
+            raise TypeError(f"inheriting from {base!r} is refused: use a plain class")
+    return builtins.__build_class__(body, name, *bases, **options)
 
 
 def safe_import(name, globals=None, locals=None, fromlist=(), level=0):
@@ -304,18 +379,22 @@ def safe_import(name, globals=None, locals=None, fromlist=(), level=0):
     return VIEWS[name if fromlist else name.partition(".")[0]]
 
 
-safe_type.__name__ = safe_type.__qualname__ = "type"
+Type.__name__ = Type.__qualname__ = "type"
 SAFE_BUILTINS = {
     **{name: getattr(builtins, name) for name in BUILTINS.split()},
     **{k: v for k, v in vars(builtins).items() if isinstance(v, type) and issubclass(v, Exception)},
-    **dict.fromkeys(("vars", "locals", "globals"), safe_vars),
+    "vars": safe_vars,
+    "locals": lambda: names_of("locals"),
+    "globals": lambda: names_of("globals"),
+    "__build_class__": safe_build_class,
     "BaseException": Exception,  # or a cell could catch its time limit
     "__import__": safe_import,
-    "type": safe_type,
+    "type": Type,
+    "eval": safe_eval,
     "hasattr": safe_hasattr,
     "getattr": lambda obj, name, *default: safe_getattr(obj, str.__str__(name), *default),
-    "setattr": functools.partial(safe_write, setattr),
-    "delattr": functools.partial(safe_write, delattr),
+    "setattr": lambda obj, name, value: safe_write(setattr, obj, name, value),
+    "delattr": lambda obj, name: safe_write(delattr, obj, name),
     "@getattr": safe_getattr,
     "@own": own,
     "@show": lambda value: None if value is None else print(repr(value)),
@@ -326,6 +405,7 @@ SAFE_BUILTINS = {
 STAND_INS = '''# written as a cell, so that they can do no more than cells can
 from contextlib import nullcontext
 from functools import reduce
+from types import SimpleNamespace
 class Future:  # its work is done when it is handed in
     def __init__(self, work, *args, **kwargs):
         self.value = self.error = None
@@ -360,14 +440,21 @@ def wraps(wrapped):
         return wrapper
     return rename
 def exit(*code): raise SystemExit(*code)
+def open(*_, **__): raise RuntimeError("open() is refused: there are no files, the data is in `context`")
+def input(*_): raise RuntimeError("input() is refused: nobody is there to answer")
+def sleep(*_): raise RuntimeError("time.sleep() is refused: there is nothing to wait for")
 lock, listed = lambda *_: nullcontext(), lambda works, **_: list(works)
+loop = SimpleNamespace(run_until_complete=lambda work: run(work.__await__()), create_task=start,
+    run_in_executor=lambda executor, work, *args: Future(work, *args), close=lambda: None)
 stand_ins = {
     "asyncio": dict(run=run, gather=gather, create_task=start, ensure_future=start, Semaphore=lock,
         Lock=lock, to_thread=Future, sleep=lambda seconds=0, result=None: Future(lambda: result),
-        wait_for=lambda work, timeout=None: work, as_completed=listed),
+        wait_for=lambda work, timeout=None: work, as_completed=listed,
+        new_event_loop=lambda: loop, get_event_loop=lambda: loop, get_running_loop=lambda: loop),
     "concurrent.futures": dict(ThreadPoolExecutor=Executor, ProcessPoolExecutor=Executor,
         as_completed=listed, wait=lambda futures, **_: (set(futures), set())),
-    "functools": dict(wraps=wraps), "sys": dict(exit=exit), "operator": dict(attrgetter=attrgetter,
+    "functools": dict(wraps=wraps), "sys": dict(exit=exit), "time": dict(sleep=sleep),
+    "operator": dict(attrgetter=attrgetter,
         methodcaller=lambda name, /, *args, **kw: lambda obj: getattr(obj, name)(*args, **kw)),
     "typing": dict(Protocol=object, runtime_checkable=lambda cls: cls),
 }
@@ -398,31 +485,50 @@ VIEWS = make_views()
 def harden() -> None:
     """Patch, in this process, what the library would do unguarded on behalf of a cell."""
     process_class, reconstruct = dataclasses._process_class, copy._reconstruct
+    create_enum = enum.EnumType._create_
 
     def safe_process_class(cls, *args, **kwargs):  # makes code of these names
         for name in vars(own(cls)).get("__annotations__", {}):
-            if type(name) is not str or not name.isidentifier() or is_dunder(name):
+            harmful = (
+                type(name) is str and name in CHECKED and issubclass(cls, (str, AttributeError))
+            )
+            if type(name) is not str or not name.isidentifier() or is_dunder(name) or harmful:
                 raise TypeError(f"a field cannot be named {name!r}")
         return process_class(cls, *args, **kwargs)
 
     def safe_reconstruct(x, memo, func, args, *rest, **kwargs):  # writes state into what is made
         def make(*args):
-            if type(made := func(*args)) is not type(x):
-                raise TypeError("a copy must be of the same type")
+            if type(made := func(*args)) is not type(x) or type(x).__module__ not in COPYABLE:
+                raise TypeError(f"copying a {type(x).__name__!r} is refused")
             return made
 
         return reconstruct(x, memo, make, args, *rest, **kwargs)
 
+    def safe_create(cls, class_name, names, **options):  # defines whatever methods it is given
+        if not isinstance(names, (str, list, tuple)):
+            raise TypeError("an enum is made here of a class, a str or a list of str")
+        names = names.replace(",", " ").split() if isinstance(names, str) else names
+        names = [str.__str__(name) for name in names]
+        if any(map(is_dunder, names)):
+            raise TypeError("an enum has no members that are named like __this__")
+        return create_enum(cls, class_name, names, **options)
+
     dataclasses._process_class, copy._reconstruct = safe_process_class, safe_reconstruct
+    enum.EnumType._create_ = safe_create
     string.getattr = safe_getattr  # string.Formatter looks here first
     sys.modules["__main__"] = types.ModuleType("__main__")  # where the library looks for classes
     made = {"__name__": "__main__", "__builtins__": SAFE_BUILTINS}
-    exec(compile_cell(STAND_INS, CELL), made)  # noqa: S102
+    exec(compile_cell(STAND_INS, f"{CELL}0>"), made)  # noqa: S102
     for name, names in made["stand_ins"].items():
         vars(VIEWS[name]).update(names)
     VIEWS["traceback"].format_exc = lambda: describe(sys.exception())
     VIEWS["traceback"].print_exc = lambda: print(describe(sys.exception()))
-    SAFE_BUILTINS["exit"] = SAFE_BUILTINS["quit"] = made["exit"]
+    VIEWS["functools"].total_ordering = lambda cls: functools.total_ordering(own(cls))
+    VIEWS["abc"].abstractmethod = lambda method: abc.abstractmethod(own(method))
+    VIEWS["sys"].setrecursionlimit = lambda limit: sys.setrecursionlimit(min(limit, 3000))
+    SAFE_BUILTINS.update(
+        {name: made[name] for name in ("exit", "open", "input")}, quit=made["exit"]
+    )
 
 
 # ----------------------------------------------------------------- cell: run one, tell what happened
@@ -466,10 +572,9 @@ class Output:
 def describe(error: BaseException) -> str:
     """Return a traceback of the cells' own frames, ending in `KeyError: 'x'`."""
     told = traceback.TracebackException.from_exception(error, compact=True)
-    frames = [frame for frame in told.stack if frame.filename.startswith(CELL)]
+    frames = [f for f in told.stack if f.filename.startswith(CELL) and f.filename != f"{CELL}0>"]
     told.stack = traceback.StackSummary.from_list(frames)
-    advice = ADVICE.get(getattr(error, "name", None))
-    text = "".join(told.format(chain=False)).strip() + (f"; {advice}" if advice else "")
+    text = "".join(told.format(chain=False)).strip()
     return text if len(text) < 4000 else f"{text[:2000]}\n...\n{text[-1900:]}"
 
 
@@ -500,7 +605,8 @@ class Interpreter:
         linecache.cache[name] = (len(source), None, source.splitlines(True), name)
         sys.stdout = sys.stderr = VIEWS["sys"].stdout = VIEWS["sys"].stderr = output
         self.namespace.update(self.fixed)
-        reserve = mmap.mmap(-1, 24 << 20)  # telling of a MemoryError takes memory
+        with contextlib.suppress(OSError):
+            self.reserve = mmap.mmap(-1, 24 << 20)  # telling of a MemoryError takes memory
         try:
             try:
                 self.start_clock(seconds)
@@ -509,14 +615,14 @@ class Interpreter:
                     VIEWS["asyncio"].run(value)
             except SystemExit:
                 pass
-            except BaseException as problem:
-                reserve.close()
+            except BaseException as problem:  # noqa: BLE001 - all of it is told
+                self.reserve.close()
                 error = describe(problem)
             finally:
                 self.start_clock(0)
-        except BaseException as problem:  # the time was over while the error was told
+        except BaseException as problem:  # noqa: BLE001 - over time while telling
             error = f"{type(problem).__name__}: {problem}"
-        reserve.close()
+        self.reserve.close()
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         return Result(output.text(), error, self.final)
 
@@ -615,8 +721,10 @@ def work(pipe: Connection) -> None:
         sys.setrecursionlimit(limit)
         interpreter.interruptible = True
         if "error" in reply:
-            kind = SAFE_BUILTINS.get(reply["kind"])
-            raise (kind if isinstance(kind, type) else RuntimeError)(reply["error"])
+            kind = getattr(builtins, reply["kind"], None)
+            known = isinstance(kind, type) and issubclass(kind, Exception)
+            known = known and not issubclass(kind, (UnicodeError, StopIteration, ExceptionGroup))
+            raise (kind if known else RuntimeError)(reply["error"])
         return reply["value"]
 
     tools = {name: functools.partial(call, name) for name in setup["tools"]}
@@ -643,8 +751,9 @@ def serve(fd: int) -> None:
         if not key:  # the host is gone; so is this process group, which is all workers
             os.killpg(0, signal.SIGKILL)
         if not fds:
-            os.kill(children[key], signal.SIGKILL)  # not reaped yet: its pid is nobody else's
-            os.waitpid(children.pop(key), 0)
+            if child := children.pop(key, None):
+                os.kill(child, signal.SIGKILL)  # not reaped yet: its pid is nobody else's
+                os.waitpid(child, 0)
         elif child := os.fork():
             children[key] = child
             os.close(fds[0])
@@ -705,6 +814,7 @@ class Sandbox:
 
     def __init__(self, variables: dict | None = None, tools: dict | None = None, **limits):
         self.variables, self.tools, self._closed = variables or {}, tools or {}, False
+        self._running = False
         self.setup = {"cell_seconds": 60, "memory_mb": 2048, "output_chars": 10_000} | limits
         self._start()
 
@@ -736,6 +846,7 @@ class Sandbox:
                 raise SandboxError("the sandbox is closed")
             if self._pipe is None:
                 self._start()
+            self._running = True
             self._greet()
             self._cpu_start = self._cpu()
             self._pipe.send_bytes(json.dumps(code).encode())
@@ -749,23 +860,30 @@ class Sandbox:
                         raise SandboxError("the worker said what workers do not say")
         except (EOFError, OSError) as lost:
             self._kill()
+            if self._closed:
+                raise SandboxError("the sandbox was closed") from None
             why = lost if isinstance(lost, TimeoutError) else "it was killed, or ran out of memory"
             gone = f"your variables are gone; loaded again: {', '.join(self.variables)}"
             return Result("", f"SandboxError: the worker was lost: {why}; {gone}", None)
         except BaseException:
             self._kill()
             raise
+        finally:
+            self._running = False
 
     def close(self) -> None:
         """Kill the worker; may be called twice, and from another thread."""
         self._closed = True
-        self._kill()
+        if self._running:
+            tell_server(self._key)  # run() will notice
+        else:
+            self._kill()
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         self._key, self._hello, self._deadline = os.urandom(8), None, float("inf")
         for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # half a frame must not stop us
-            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 60, 0))
+            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 10, 0))
         with theirs:
             tell_server(self._key, [theirs.fileno()])
         self._pipe, self._poll = Connection(ours.detach()), select.poll()
@@ -791,13 +909,18 @@ class Sandbox:
             raise SandboxError("the worker called what is no tool")
         try:
             return json.dumps({"value": self.tools[name](*args, **kwargs)}).encode()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is the cell's to handle
             return json.dumps({"error": str(error), "kind": type(error).__name__}).encode()
 
     def _receive(self):
         """Return the worker's next message."""
         self._wait()
-        frame = self._pipe.recv_bytes(FRAME_BYTES)
+        try:
+            frame = self._pipe.recv_bytes(FRAME_BYTES)
+        except OSError as error:
+            if error.errno is None:  # how Connection tells of a length that is too long
+                raise SandboxError("the worker sent too long a message") from None
+            raise
         if frame.count(b"[") + frame.count(b"{") > FRAME_NODES:
             raise SandboxError(f"the worker sent over {FRAME_NODES:,} lists and dicts")
         try:
@@ -808,10 +931,12 @@ class Sandbox:
     def _wait(self) -> None:
         """Return when the worker has something to say; raise TimeoutError when it never will."""
         limit, progress, since = self.setup["cell_seconds"], 0, time.monotonic()
-        while not self._poll.poll(250):
-            now, used = time.monotonic(), self._cpu()
-            if now > self._deadline:
+        while True:
+            if time.monotonic() > self._deadline:
                 raise TimeoutError("the time of the run is over")
+            if self._poll.poll(250):
+                return
+            now, used = time.monotonic(), self._cpu()
             if self._hello and used - self._cpu_start > limit + 1:
                 raise TimeoutError(
                     f"it computed for over {limit:g} s, and could not be interrupted"

@@ -4,15 +4,14 @@
     python tests/bench.py rot                         context rot; without --model it is SIMULATED
     python tests/bench.py sandbox HumanEval.jsonl.gz  the canonical solutions, each in one cell
 
-Times are medians, each beside the floor that the same run measured: the same requests sent by a
-bare `requests` loop, or plain `exec` of the same code. Nothing here claims what a real model can
-do: `rot --model NAME` measures that, and is paid for.
+Times are medians, each beside the floor measured in the same run: the same requests by a bare
+`requests` loop, or the same code in plain `exec`. Only `rot --model NAME` measures a model.
 """
 
 import argparse
-import ast
 import concurrent.futures
 import contextlib
+import functools
 import gzip
 import itertools
 import json
@@ -37,12 +36,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import requests
+from server import Server, serve
 
 from rlm import RLM, Reply, RLMError
 from sandbox import Sandbox
-from server import Server, serve
 
-RUNS = 7  # of everything that is timed
+say = functools.partial(print, file=sys.stderr, flush=True)  # how far it is; stdout has the tables
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]], left: int) -> None:
@@ -54,18 +53,19 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]], left: int) -> No
         print("  ".join([*first, *map(str.rjust, row[left:], widths[left:])]).rstrip())
 
 
-def say(text: str) -> None:
-    """How far it is: on stderr, so that the tables can be kept."""
-    print(text, file=sys.stderr, flush=True)
+def medians(*works: Callable[[], Any], runs: int = 7) -> list[float]:
+    """The median of each: of the float it returns, else of its seconds. The first run is lost."""
 
+    def measure(work: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        value = work()
+        return value if isinstance(value, float) else time.perf_counter() - start
 
-def medians(*works: Callable[[], float], runs: int = RUNS) -> list[float]:
-    """The median of each, taken in turns, after one run of each that does not count."""
-    taken = [[work() for work in works] for _ in range(runs + 1)][1:]
+    taken = [[measure(work) for work in works] for _ in range(runs + 1)][1:]
     return [statistics.median(column) for column in zip(*taken, strict=True)]
 
 
-# ---------------------------------------------------------------- overhead
+# ------------------------------------------------------------ overhead
 
 SCRIPTS = {  # what the scripted model answers to "bench: NAME NUMBER"
     "turn": "FINAL(1)",
@@ -84,7 +84,7 @@ SIX_TURNS = (
 )
 CELLS = {  # heavy cells, some 0.2 s each
     "loops": """total = 0
-for i in range(1500):
+for i in range(3000):
     for j in range(1000):
         if (i * j) % 7 == 3:
             total += i ^ j""",
@@ -95,10 +95,9 @@ for i in range(400_000):
     rows.append((key, i))
 best = [row[1] for row in sorted(rows)[::3] if row[0] % 2]""",
     "strings": """words, found = [], 0
-for n in range(60_000):
-    line = f"Date: {n} || User: {n % 97} || Instance: what is the number {n}?"
-    date, user, text = line.split(" || ")
-    found += text.lower().startswith("instance") and "77" in user
+for n in range(120_000):
+    date, user, text = f"Date: {n} || User: {n % 97} || what is the number {n}?".split(" || ")
+    found += text.lower().startswith("what is") and "77" in user
     words.extend(text.replace("?", "").split())
 hits = [" ".join(words).count(str(digit)) for digit in range(10)]""",
     "classes": """class Point:
@@ -107,7 +106,7 @@ hits = [" ".join(words).count(str(digit)) for digit in range(10)]""",
     def plus(self, other):
         return Point(self.x + other.x, self.y + other.y)
 total = Point(0, 0)
-for i in range(150_000):
+for i in range(500_000):
     total = total.plus(Point(1, 2))
     total.x -= 2""",
 }
@@ -122,18 +121,15 @@ def scripted(body: dict[str, Any]) -> str:
     return f"```repl\n{SCRIPTS[name].replace('$n', number)}\n```"
 
 
-def ask(model: RLM, script: str, number: int = 0, context: Any = None) -> float:
-    """Seconds of one completion that plays a script, which must come out well."""
-    start = time.perf_counter()
+def ask(model: RLM, script: str, number: int = 0, context: str = "x") -> None:
+    """One completion that plays a script, which must come out well."""
     done = model.completion(f"bench: {script} {number}", context)
-    seconds = time.perf_counter() - start
-    if (done.answer, done.finish_reason) != (1, "final"):
-        raise SystemExit(f"{script} {number} answered {done.answer!r} ({done.finish_reason})")
-    return seconds
+    if done.answer != 1:
+        raise SystemExit(f"{script} {number}: {done.answer!r} ({done.finish_reason})")
 
 
-def bare(url: str, script: str, number: int, threads: int = 1) -> Callable[[], float]:
-    """A function that sends a script's requests (but the root's) without this program: seconds."""
+def bare(url: str, script: str, number: int, threads: int = 1) -> Callable[[], None]:
+    """A function that sends a script's requests (without the root's) without this program."""
     with Server(scripted) as server:
         ask(RLM("bench", base_url=server.url, api_key="k"), script, number)
     bodies = server.requests[number > 0 :]
@@ -141,24 +137,22 @@ def bare(url: str, script: str, number: int, threads: int = 1) -> Callable[[], f
     session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=threads))
     session.headers["Authorization"] = "Bearer k"
 
-    def post(body: dict[str, Any]) -> str:
-        reply = session.post(f"{url}/chat/completions", json=body, timeout=60).json()
-        return reply["choices"][0]["message"]["content"]
+    def post(body: dict[str, Any]) -> dict[str, Any]:
+        return session.post(f"{url}/chat/completions", json=body, timeout=60).json()
 
-    def work() -> float:
-        start = time.perf_counter()
+    def work() -> None:
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             list((map if threads == 1 else pool.map)(post, bodies))
-        return time.perf_counter() - start
 
     return work
 
 
 def row(work: str, value: float, unit: str, floor: str, aim: float = 0, also: bool = True):
     """One line of the table; `also` is a second condition of the aim."""
-    say(f"  {work}: {value:,.4g} {unit}")
+    shown = f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    say(f"  {work}: {shown}")
     met = "" if not aim else "yes" if value <= aim and also else "NO"
-    return work, f"{value:,.4g} {unit}", floor, f"<= {aim:,g} {unit}" if aim else "", met
+    return work, shown, floor, f"<= {aim:,g} {unit}" if aim else "", met
 
 
 def calls(url: str, slow: str) -> Iterator[tuple[str, ...]]:
@@ -168,34 +162,33 @@ def calls(url: str, slow: str) -> Iterator[tuple[str, ...]]:
     yield row("one completion, one turn", a * 1e3, "ms", f"{b * 1e3:.2f} ms", 5)
 
     floor = bare(url, "queries", 200)
-    a, b = medians(lambda: ask(model, "queries", 220) - ask(model, "queries", 20), floor)
-    note = f"{b * 5:.2f} ms ({a / b:.2f} x)"
-    yield row("one sequential llm_query", a * 5, "ms", note, 1, also=a <= 1.5 * b)
+    a, none, b = medians(lambda: ask(model, "queries", 200), lambda: ask(model, "turn"), floor)
+    a, b = (a - none) * 5, b * 5  # of 200, in ms
+    note = f"{b:.2f} ms ({a / b:.2f} x)"
+    yield row("one sequential llm_query", a, "ms", note, 1, also=a <= 1.5 * b)
 
     for threads, aim, name in ((16, 450, "defaults"), (64, 170, "concurrency 64")):
-        wide, floor = RLM("bench", base_url=slow, api_key="k"), bare(slow, "batch", 64, threads)
-        wide.concurrency = threads
-        a, b = medians(lambda wide=wide: ask(wide, "batch", 64) - 0.1, floor)  # the root's is 0.1
+        root, floor = lambda m: scripted({"messages": m}), bare(slow, "batch", 64, threads)
+        wide = RLM(root, "bench", base_url=slow, api_key="k", concurrency=threads)
+        a, b = medians(lambda wide=wide: ask(wide, "batch", 64), floor)
         yield row(f"64 sub-calls of 100 ms, {name}", a * 1e3, "ms", f"{b * 1e3:.0f} ms", aim)
 
     floor = bare(url, "children", 20)
-    a, b = medians(lambda: ask(model, "children", 22) - ask(model, "children", 2), floor)
-    yield row("one level of recursion (a child)", a * 50, "ms", f"{b * 50:.2f} ms", 6)
+    a, none, b = medians(lambda: ask(model, "children", 20), lambda: ask(model, "turn"), floor)
+    yield row("one level of recursion (a child)", (a - none) * 50, "ms", f"{b * 50:.2f} ms", 6)
 
 
 def memory(root: int) -> int:
     """Bytes in use by a process and its descendants: the sum of their proportional shares."""
-    children, total = defaultdict(list), 0
+    parents, family, total = {}, [root], 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has just ended
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            children[parent].append(int(stat.parent.name))
-    family = [root]
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
     for pid in family:  # which grows as it goes
-        family += children[pid]
+        family += [child for child, parent in parents.items() if parent == pid]
         with contextlib.suppress(OSError):
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            total += int(text.partition("\nPss:")[2].split()[0]) * 1024
+            share = Path(f"/proc/{pid}/smaps_rollup").read_text().partition("\nPss:")[2]
+            total += int(share.split()[0]) * 1024
     return total
 
 
@@ -206,7 +199,9 @@ def hold(megabytes: int, url: str, pipe: Any) -> None:
     pipe.recv()
     line = 'Date: Jan 05, 2023 || User: 48213 || Instance: What does "needle" mean?\n'
     number = megabytes * 1_000_000 // len(line)
-    pipe.send(ask(model, "count", number, line * number))
+    text, start = line * number, time.perf_counter()
+    ask(model, "count", number, text)
+    pipe.send(time.perf_counter() - start)
 
 
 def big(megabytes: int, url: str, watch: bool) -> float:
@@ -228,13 +223,13 @@ def big(megabytes: int, url: str, watch: bool) -> float:
 
 def contexts(url: str) -> Iterator[tuple[str, ...]]:
     """The rows about big contexts; each run is a fresh process."""
-    for megabytes, seconds, more in ((100, 0.3, 220), (1000, 0, 0)):
-        name = f"context of {megabytes:,} MB"
-        (a,) = medians(lambda mb=megabytes: big(mb, url, watch=False), runs=5)
-        yield row(f"{name}: load, count, finish", a, "s", "", seconds)
-        if sys.platform == "linux":
-            (a,) = medians(lambda mb=megabytes: big(mb, url, watch=True), runs=5)
-            yield row(f"{name}: memory, all processes", a, "MB", f"{megabytes:,} MB", more)
+    for mb, aims in ((100, (0.3, 220)), (1000, (0, 0))):
+        work = [lambda watch=watch, mb=mb: big(mb, url, watch) for watch in (False, True)]
+        (seconds,) = medians(work[0], runs=5)
+        yield row(f"context of {mb:,} MB: load, count, finish", seconds, "s", "", aims[0])
+        if sys.platform == "linux":  # elsewhere nothing tells
+            (peak,) = medians(work[1], runs=5)
+            yield row(f"context of {mb:,} MB: memory, all processes", peak, "MB", "", aims[1])
 
 
 def six_turns() -> tuple[str, ...]:
@@ -254,32 +249,18 @@ def six_turns() -> tuple[str, ...]:
 
 
 def heavy(name: str, code: str) -> tuple[str, ...]:
-    """A row about computing: the same code in a cell and in plain `exec`."""
-
-    def inside() -> float:
-        start = time.perf_counter()
-        if error := repl.run(code).error:
-            raise SystemExit(error)
-        return time.perf_counter() - start
-
-    def outside() -> float:
-        start = time.perf_counter()
-        exec(compile(code, "cell", "exec"), {})
-        return time.perf_counter() - start
-
+    """A row about computing: the same code in a cell and in plain `exec`, compiled in both."""
     with Sandbox({}) as repl:
-        a, b = medians(inside, outside)
-    aim = 0 if name == "classes" else 1.5  # these are stated, not promised
+        a, b = medians(lambda: repl.run(code), lambda: exec(code, {}))  # noqa: S102
+    aim = 1.5 * (name != "classes")  # these are stated, not promised
     return row(f"heavy cell, {name}", a / b, "x", f"exec: {b * 1e3:.0f} ms", aim)
 
 
 def imports() -> tuple[str, ...]:
-    """The row about `import rlm`, each in a fresh interpreter."""
+    """The row about `import rlm`, each time in a fresh interpreter."""
 
     def seconds(module: str) -> float:
-        code = (
-            f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
-        )
+        code = f"import time; t = time.time(); import {module}; print(time.time() - t)"
         return float(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT))
 
     a, b = medians(lambda: seconds("rlm"), lambda: seconds("requests"))
@@ -287,16 +268,35 @@ def imports() -> tuple[str, ...]:
 
 
 def overhead(_: argparse.Namespace) -> int:
+    """What the program itself costs."""
     with serve(scripted) as url, serve(scripted, 100) as slow:
         rows = [*calls(url, slow), *contexts(url), six_turns()]
     rows += [*itertools.starmap(heavy, CELLS.items()), imports()]
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-    print(f"\n{machine}, Python {platform.python_version()}; medians of 5 runs or more\n")
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    print(f"\n{machine}; medians of 5 runs or more\n")
     table(("work", "measured", "floor", "aim", "met"), rows, left=1)
     return 0
 
 
-# ---------------------------------------------------------------- rot: the tasks
+def sandbox(options: argparse.Namespace) -> int:
+    """How much of HumanEval the sandbox runs, each task with its test in one cell."""
+    with (gzip.open if options.path.suffix == ".gz" else open)(options.path, "rt") as lines:
+        problems = [json.loads(line) for line in lines]
+    failed, start = [], time.perf_counter()
+    for problem in problems:
+        code = f"{problem['prompt']}{problem['canonical_solution']}\n{problem['test']}\n"
+        with Sandbox({}) as repl:
+            result = repl.run(f"{code}check({problem['entry_point']})\nprint('PASS')")
+        if result.error or "PASS" not in result.output:
+            why = (result.error or result.output or "no output").strip().splitlines()[-1]
+            failed.append((problem["task_id"], why[:80]))
+    table(("task", "why it does not pass"), failed or [("-", "-")], left=2)
+    passed = f"{len(problems) - len(failed)} of {len(problems)} tasks pass"
+    print(f"\n{passed}, in {time.perf_counter() - start:.1f} s")
+    return 1 if failed else 0
+
+
+# ------------------------------------------------------------ rot: the tasks
 
 QUESTIONS = {  # what an entry asks for -> how such entries read; the first two words tell
     "numeric value": ("How many {} are in {}?", "What year were the {} of {} built?"),
@@ -321,15 +321,7 @@ TASKS = {
     "pairs": "List all pairs of users in which both have at least one question that asks for an "
     "abbreviation. Answer with one pair a line, as `lower ID, higher ID`, each pair once.",
 }
-
-
-@dataclass
-class Task:
-    kind: str
-    tokens: int  # the length asked for, at 4 characters a token
-    question: str
-    context: str
-    expected: Any
+Task = tuple[str, int, str, str, Any]  # kind, length in tokens, question, context, answer
 
 
 def generate(kind: str, tokens: int, seed: int) -> Task:
@@ -345,12 +337,11 @@ def generate(kind: str, tokens: int, seed: int) -> Task:
         rare |= {user} if label == "abbreviation" else set()
     if kind == "needle":
         expected = f"{rng.choice(THINGS)} of {rng.choice(PLACES)} {rng.randint(100, 999)}"
-        where = rng.randrange(len(lines))
-        start = lines[where].rpartition(": ")[0]
-        lines[where] = f"{start}: The pass phrase of the night watch is {expected}."
+        text = f"The pass phrase of the night watch is {expected}."
+        lines[rng.randrange(len(lines))] = f"Date: Jun 01, 2023 || User: {user} || Instance: {text}"
     if kind == "pairs":
         expected = list(itertools.combinations(sorted(rare), 2))
-    return Task(kind, tokens, PREAMBLE + TASKS[kind], "\n".join(lines), expected)
+    return kind, tokens, PREAMBLE + TASKS[kind], "\n".join(lines), expected
 
 
 def oolong(path: Path, samples: int) -> Iterator[Task]:
@@ -363,10 +354,8 @@ def oolong(path: Path, samples: int) -> Iterator[Task]:
         taken[tokens] += 1
         if day := re.search(r"datetime\.date\((\d+), (\d+), (\d+)\)", expected):
             expected = date(*map(int, day.groups())).isoformat()
-        elif expected.startswith("["):  # "['entity']", "[17]"
-            expected = ast.literal_eval(expected)[0]
-        if taken[tokens] <= samples:
-            yield Task("oolong", tokens, record["question"], context, expected)
+        if taken[tokens] <= samples:  # "['entity']" is entity, "[17]" is 17
+            yield "oolong", tokens, record["question"], context, expected.strip("[]'\"")
 
 
 def score(expected: Any, answer: Any) -> float:
@@ -375,7 +364,7 @@ def score(expected: Any, answer: Any) -> float:
     if isinstance(expected, list):
         given = {(int(a), int(b)) for a, b in re.findall(r"(\d{5})\D{1,9}(\d{5})", text)}
         both = len(given) + len(expected)
-        return 2 * len(given.intersection(expected)) / both if both else 1.0
+        return 2 * len(given.intersection(expected)) / max(both, 1)
     text = text.strip().rpartition("\n")[2].rpartition(": ")[2].strip(" *[]'\"`.").lower()
     if str(expected).isdigit():
         numbers = re.findall(r"-?\d+", text.replace(",", ""))
@@ -388,7 +377,7 @@ def score(expected: Any, answer: Any) -> float:
     return float(text == str(expected).lower())
 
 
-# ---------------------------------------------------------------- rot: the simulated model
+# ------------------------------------------------------------ rot: the simulated model, the runs
 
 PIECE = {1: 16_000, 2: 128_000, 3: 1_000_000}  # levels left -> characters for one sub-call
 LABEL = "Write the label of each entry, one a line, in their order."
@@ -417,16 +406,17 @@ FINAL([[a, b] for a in users for b in users if a < b])""",
 }
 
 
+@dataclass
 class Simulated:
     """A make-believe model of which only the mechanics are real. Deterministic by its seed.
 
-    A plain call reads each entry by the generator's own key and errs with a probability that grows
-    with the fourth power of the length of its prompt, to one half and more past 64,000 tokens. A
-    needle stands out sixteen times longer; relating all to all fails at a quarter of the length.
+    A plain call reads each entry by the generator's own key, or guesses, with a probability that
+    grows with the fourth power of the length of its prompt and is one half at 64,000 tokens. A
+    needle stands out sixteen times longer; relating all to all fails at half the length.
     """
 
-    def __init__(self, depth: int, seed: int) -> None:
-        self.depth, self.seed = depth, seed
+    depth: int
+    seed: int
 
     def __call__(self, messages: list[dict[str, Any]]) -> Reply:
         sizes = [len(message["content"]) // 4 for message in messages]
@@ -450,78 +440,60 @@ class Simulated:
     def read(self, text: str) -> str:
         """A plain call: the answer to one prompt with its entries, more or less right."""
         kind = next(kind for mark, kind in MARKS.items() if mark in text)
-        length = len(text) / 4 * {"needle": 1 / 16, "pairs": 4}.get(kind, 1)
+        length = len(text) / 4 * {"needle": 1 / 16, "pairs": 2}.get(kind, 1)
         wrong, rng = 1 / (1 + (64_000 / length) ** 4), random.Random(f"{self.seed} {text}")
-        entries = [line for line in text.splitlines() if line.startswith("Date: ")]
+        lines = [line for line in text.splitlines() if line.startswith("Date: ")]
         if kind == "needle":
-            told = [line.rpartition(" is ")[2] for line in entries if "night watch is " in line]
+            told = [line.rpartition(" is ")[2] for line in lines if "night watch is " in line]
             return told[0].rstrip(".") if told and rng.random() > wrong else "NONE"
-        labels = [KEY[" ".join(line.split("Instance: ")[1].split(" ", 2)[:2])] for line in entries]
+        labels = [KEY[" ".join(line.split("Instance: ")[1].split(" ", 2)[:2])] for line in lines]
         names = list(QUESTIONS)
         labels = [rng.choice(names) if rng.random() < wrong else label for label in labels]
-        marked = [e for e, label in zip(entries, labels, strict=True) if label == "abbreviation"]
+        marked = (line for line, label in zip(lines, labels, strict=True) if label == names[-1])
         users = sorted({line.split("User: ")[1][:5] for line in marked})
-        pairs = (f"{a}, {b}" for a, b in itertools.combinations(users, 2))
-        count = labels.count("numeric value")
-        return str(count) if kind == "count" else "\n".join(pairs if kind == "pairs" else labels)
+        pairs = [f"{a}, {b}" for a, b in itertools.combinations(users, 2)]
+        answers = {"label": labels, "pairs": pairs, "count": [str(labels.count(names[0]))]}
+        return "\n".join(answers[kind])
 
 
-# ---------------------------------------------------------------- rot: the experiment
-
-
-def size(text: str) -> int:
-    """'8K' -> 8000, '1M' -> 1000000."""
-    return int(float(text.rstrip("KM")) * {"K": 1_000, "M": 1_000_000}.get(text[-1], 1))
-
-
-def short(number: float) -> str:
-    """8000 -> '8K', 1234567 -> '1.2M'."""
-    for unit, name in ((1_000_000, "M"), (1_000, "K")):
-        if number >= unit:
-            return f"{number / unit:.1f}".removesuffix(".0") + name
-    return f"{number:.0f}"
+FIELDS = ("task", "contestant", "length", "score", "calls", "tokens", "cost", "seconds")
+FIELDS += ("finish_reason", "expected", "answer")  # these only in the file
 
 
 def attempt(task: Task, depth: int, options: argparse.Namespace) -> dict[str, Any]:
     """One contestant's answer to one task, with what it cost: what `--json` keeps."""
-    names = ("model", "sub_model", "base_url", "max_cost", "max_seconds", "prices")
-    given = {name: getattr(options, name) for name in names if getattr(options, name)}
-    given.setdefault("model", Simulated(depth, options.seed))
+    kind, length, question, context, expected = task
+    given = {k: v for k, v in vars(options).items() if k in RLM.__dataclass_fields__ and v}
+    given["model"] = options.model or Simulated(depth, options.seed)
+    given["prices"] = {options.model: options.prices} if options.prices else {}
     limit = 100_000 if depth else 10**12  # asked directly, the model gets it all
     start = time.perf_counter()
     try:
-        done = RLM(max_depth=depth, leaf_chars=limit, **given).completion(
-            task.question, task.context
-        )
+        done = RLM(max_depth=depth, leaf_chars=limit, **given).completion(question, context)
         answer, usage, reason = done.answer, done.usage, done.finish_reason
     except RLMError as error:
-        answer, usage, reason = None, error.usage, str(error)
+        answer, usage, reason = "", error.usage, str(error)
         say(f"  at depth {depth}: {reason}")
-    result = {"task": task.kind, "length": task.tokens}
-    result |= {"contestant": f"depth {depth}" if depth else "direct", "finish_reason": reason}
-    result |= {"score": 0.0 if answer is None else score(task.expected, answer)}
-    result |= {"calls": usage.calls, "tokens": usage.prompt_tokens + usage.completion_tokens}
-    result |= {"cost": usage.cost, "seconds": time.perf_counter() - start}
-    return result | {"question": task.question, "expected": task.expected, "answer": answer}
+    name, points = f"depth {depth}" if depth else "direct", score(expected, answer)
+    tokens, seconds = usage.prompt_tokens + usage.completion_tokens, time.perf_counter() - start
+    values = (kind, name, length, points, usage.calls, tokens, usage.cost, seconds, reason)
+    return dict(zip(FIELDS, (*values, expected, answer), strict=True))
 
 
 def rot(options: argparse.Namespace) -> int:
+    """Scores over lengths, asked directly and as RLMs."""
     if options.oolong and not options.model:
         raise SystemExit("--oolong needs a --model: the simulated one reads only its own tasks")
-    few = "8K,32K,128K"
-    lengths = map(
-        size, (options.lengths or (few if options.model else few + ",512K,1M")).split(",")
-    )
     samples = options.samples or (1 if options.model else 3)
-    cases = itertools.product(options.tasks.split(","), lengths, range(samples))
+    some = (8_000, 32_000, 128_000)
+    lengths = options.lengths or (some if options.model else (*some, 512_000, 1_000_000))
+    cases = itertools.product(options.tasks, lengths, range(samples))
     tasks = (generate(kind, length, options.seed + sample) for kind, length, sample in cases)
     answers = []
     for task in oolong(options.oolong, samples) if options.oolong else tasks:
-        say(f"{task.kind} {short(task.tokens)} ...")
-        answers += [attempt(task, int(depth), options) for depth in options.depths.split(",")]
-    model = (
-        options.model or "SIMULATED: make-believe at imaginary prices, nothing that was measured"
-    )
+        say(f"{task[0]} of {task[1]:,} tokens ...")
+        answers += [attempt(task, depth, options) for depth in options.depths]
+    model = options.model or "SIMULATED (make-believe at imaginary prices, no real model)"
     if options.json:
         options.json.write_text(json.dumps({"model": model, "answers": answers}))
     report(model, answers)
@@ -529,71 +501,37 @@ def rot(options: argparse.Namespace) -> int:
 
 
 def report(model: str, answers: list[dict[str, Any]]) -> None:
-    """Two tables: the score by length, and everything."""
+    """Two tables of means: the score by length, and everything."""
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     for answer in answers:
         groups[answer["task"], answer["contestant"], answer["length"]].append(answer)
 
-    def mean(key: tuple[str, str, int], field: str, form: Callable[[float], str]) -> str:
+    def mean(key: tuple[str, str, int], field: str, digits: int) -> str:
         values = [answer[field] for answer in groups[key]]
-        return "-" if None in values else form(statistics.mean(values))
+        return "-" if None in values else f"{statistics.mean(values):,.{digits}f}"
 
-    lengths = sorted({length for _, _, length in groups})
-    names = dict.fromkeys(key[:2] for key in groups)
-    print(f"\nModel {model}\n\nScore by length in tokens (means)\n")
-    rows = (
-        (*name, *(mean((*name, n), "score", "{:.2f}".format) for n in lengths)) for name in names
-    )
-    table(("task", "contestant", *map(short, lengths)), rows, left=2)
-    print(f"\nModel {model}\n\nMeans for one answer\n")
-    fields = {"score": "{:.2f}".format, "calls": "{:.0f}".format, "tokens": short}
-    fields |= {"cost": "${:.4f}".format, "seconds": "{:.2f}".format}
-    rows = ((*k[:2], short(k[2]), *(mean(k, *field) for field in fields.items())) for k in groups)
-    table(("task", "contestant", "length", *fields), rows, left=2)
-
-
-# ---------------------------------------------------------------- sandbox
-
-
-def sandbox(options: argparse.Namespace) -> int:
-    """Each HumanEval task in one cell: prompt, canonical solution, test, and the test's call."""
-    with (gzip.open if options.path.suffix == ".gz" else open)(options.path, "rt") as lines:
-        problems = [json.loads(line) for line in lines]
-    failed, start = [], time.perf_counter()
-    for problem in problems:
-        code = f"{problem['prompt']}{problem['canonical_solution']}\n{problem['test']}\n"
-        with Sandbox({}) as repl:
-            result = repl.run(f"{code}check({problem['entry_point']})\nprint('PASS')")
-        if result.error or "PASS" not in result.output:
-            why = (result.error or result.output or "no output").strip().splitlines()[-1]
-            failed.append((problem["task_id"], why[:80]))
-    table(("task", "why it does not pass"), failed or [("-", "-")], left=2)
-    seconds = time.perf_counter() - start
-    print(f"\n{len(problems) - len(failed)} of {len(problems)} tasks pass, in {seconds:.1f} s")
-    return 1 if failed else 0
-
-
-def price(text: str) -> tuple[str, tuple[float, ...]]:
-    """'MODEL=IN,CACHED,OUT' -> (MODEL, (IN, CACHED, OUT))."""
-    name, _, numbers = text.rpartition("=")
-    return name, tuple(map(float, numbers.split(",")))
+    lengths, names = sorted({key[2] for key in groups}), dict.fromkeys(key[:2] for key in groups)
+    print(f"\nScore by length in tokens, {model}\n")
+    rows = ([*name, *(mean((*name, n), "score", 2) for n in lengths)] for name in names)
+    table((*FIELDS[:2], *(f"{n // 1000}K" for n in lengths)), rows, left=2)
+    print(f"\nOne answer, cost in dollars, {model}\n")
+    columns = list(zip(FIELDS[3:8], (2, 0, 0, 4, 2), strict=True))  # how many digits
+    rows = ([*key[:2], f"{key[2]:,}", *(mean(key, *c) for c in columns)] for key in groups)
+    table(FIELDS[:8], rows, left=2)
 
 
 def main() -> int:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("overhead", help="what the program itself costs")
-    command.set_defaults(run=overhead)
-    command = commands.add_parser("sandbox", help="how much of HumanEval the sandbox runs")
-    command.set_defaults(run=sandbox)
+    for run in (overhead, rot, sandbox):
+        command = commands.add_parser(run.__name__, help=run.__doc__)
+        command.set_defaults(run=run)
     command.add_argument("path", type=Path, help="HumanEval.jsonl.gz")
-    command = commands.add_parser("rot", help="scores over lengths, asked directly and as RLMs")
-    command.set_defaults(run=rot)
-    add = command.add_argument
-    add("--tasks", default=",".join(TASKS), help="default: %(default)s")
-    add("--lengths", help="in tokens; default: 8K,32K,128K, and 512K,1M where simulated")
-    add("--depths", default="0,1,2,3", help="0 asks the model directly; default: %(default)s")
+    add = commands.choices["rot"].add_argument
+    add("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    add("--lengths", nargs="+", type=int, help="in tokens; default: 8000 and more, to 1000000")
+    add("--depths", nargs="+", type=int, default=[0, 1, 2, 3], help="0 asks the model directly")
     add("--samples", type=int, help="tasks of each kind and length; default: 1, simulated 3")
     add("--seed", type=int, default=0)
     add("--oolong", type=Path, help="the tasks of a public OOLONG file (JSONL) instead")
@@ -603,10 +541,8 @@ def main() -> int:
     add("--base-url", help="default: $OPENAI_BASE_URL or OpenAI's")
     add("--max-cost", type=float, help="dollars for one answer")
     add("--max-seconds", type=float, help="seconds for one answer")
-    add("--price", type=price, action="append", default=[], help="MODEL=IN,CACHED,OUT")
-    options = parser.parse_args()
-    options.prices = dict(vars(options).get("price", []))
-    return options.run(options)
+    add("--prices", nargs=3, type=float, help="dollars a million tokens: input, cached, output")
+    return (options := parser.parse_args()).run(options)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import rlm
 from server import Server
+
+import rlm
 
 # ---------------------------------------------------------------- the documents
 
@@ -100,16 +101,15 @@ print(documents[0][:250])
 ```""",
     """Far too much to read. Decompose: keep the documents that name both the title and the year.
 ```repl
-import re
-named = [text for text in documents if re.search(r"\\b$title\\b", text)]
+import re; named = [text for text in documents if re.search(r"\\b$title\\b", text)]
 candidates = [text for text in named if re.search(r"\\b$year\\b", text)]
 print(f"{len(named)} documents name the pageant, {len(candidates)} of them also the year:")
 print(*[text.split("\\n")[0] for text in candidates], sep=", ")
 ```""",
     """Recurse: two children take one half of the candidates each.
 ```repl
-half = len(candidates) // 2
 task = "Find out which of these documents says who won $title in $year."
+half = len(candidates) // 2
 found = llm_query_batched([task] * 2, [candidates[:half], candidates[half:]], recurse=True)
 print(found)
 ```""",

@@ -14,21 +14,31 @@ import abc
 import contextlib
 import copyreg
 import csv
+import ctypes
 import decimal
 import faulthandler
+import fcntl
 import importlib
 import io
 import json
 import marshal
+import multiprocessing
 import os
+import platform
+import resource
 import secrets
+import select
+import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
-import textwrap
+import threading
 import traceback
 import types
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -182,6 +192,20 @@ print(next(filter(None, (getattr(ask, name, 0) for name in dir(ask) if name == "
 print(getattr(client_ask, "__self__").key)
 ---
 print(getattr(getattr("{0.__globals__[SECRET]}", "for" + "mat"), "__call__")(ask))
+---
+write = setattr.args[0] if hasattr(setattr, "args") else setattr
+class S(str):
+    pass
+write(S, "__match_args__", ("format",))
+match S("{0.__globals__[SECRET]}"):
+    case S(f):
+        print(f(ask))
+---
+for function in (setattr, delattr, getattr, vars, eval, type, hasattr):
+    for name in ("args", "func", "keywords"):
+        for value in [getattr(function, name, ())]:
+            loot(value)
+setattr(*(() or (ask, "owned", 1)))
 
 === str.format fields
 print("{0.__globals__[SECRET]}".format(ask))
@@ -589,6 +613,26 @@ class C(abc.ABC, typing.Generic[T]):
 C[int].register(str)
 match "{0.__globals__[SECRET]}":
     case C(f):
+        print(f(ask))
+---
+class S(str):
+    pass
+class Spy:
+    def __eq__(self, other):
+        other["__match_args__"] = ("format",)
+S.__dict__ == Spy()
+match S("{0.__globals__[SECRET]}"):
+    case S(f):
+        print(f(ask))
+---
+class S(str):
+    pass
+class Spy:
+    def __ror__(self, other):
+        other["__match_args__"] = ("format",)
+vars(S) | Spy()
+match S("{0.__globals__[SECRET]}"):
+    case S(f):
         print(f(ask))
 
 === NFKC look-alikes
@@ -1106,6 +1150,16 @@ class E(enum.Enum):
 class Box:
     pass
 loot(E.__class__.__call__.__globals__)
+---
+import enum
+class G(type(list[int])):
+    pass
+G(enum.Enum, (int,))._convert_("X", "os", lambda name: name == "system").system.value("touch $MARKER")
+---
+import enum, typing
+class H(type(typing.List[int]), _root=True):
+    pass
+H(enum.Enum, (int,))._convert_("X", "os", lambda name: name == "system").system.value("touch $MARKER")
 
 === the functional API of Enum
 import enum
@@ -1283,7 +1337,7 @@ print([str(value) for value in memo.values()])
 import copy
 class Memo(dict):
     def __setitem__(self, key, value):
-        print(value)
+        print(value if type(value) is dict else "")
 copy.deepcopy(client_ask, Memo())
 ---
 import copy
@@ -1899,6 +1953,32 @@ except ValueError as _getattr_:
     pass
 _getattr_ = _getitem_ = _getiter_ = _unpack_sequence_ = _inplacevar_ = _print_ = _apply_ = lambda *args: args[0]
 ask.owned = 1
+---
+class S(str):
+    def __hash__(self):
+        return hash("@own")
+    def __eq__(self, other):
+        return True
+globals()[S("x")] = lambda o, name="": o
+%%
+ask.owned = 1
+---
+class S(str):
+    def __hash__(self):
+        return hash("@own")
+    def __eq__(self, other):
+        return True
+eval("[0 for ask.owned in [1]]", {S("x"): lambda o, name="": o, "ask": ask})
+---
+class S(str):
+    def __hash__(self):
+        return hash("ask")
+    def __eq__(self, other):
+        return True
+globals()[S("x")] = str.upper
+---
+guards = {f"@{name}": lambda o, *rest: o for name in ("own", "getattr", "read", "write", "show")}
+eval("[0 for ask.owned in [1]]", {"__builtins__": guards, "ask": ask}, {})
 
 === rebinding of tools
 ask = lambda prompt: "owned"
@@ -2035,6 +2115,13 @@ async def f():
     yield
 a = f()
 loot(a.ag_code if 0 else a.asend(None).__class__ and a.ag_frame)
+---
+class Holder:
+    frame = (i for i in ()).gi_frame if hasattr((i for i in ()), "gi_frame") else None
+match globals():
+    case object(frame=f):
+        loot(f)
+loot(Holder.frame)
 
 === writes to what the cell did not make
 ask.owned = 1
@@ -2172,6 +2259,42 @@ copy.Error.owned = 1
 ---
 import json
 json.JSONDecodeError.owned = 1
+---
+class Spy:
+    def __eq__(self, other):
+        other["A"] = "owned"
+import re
+re.RegexFlag.__members__ == Spy()
+---
+class Spy:
+    def __ror__(self, other):
+        other["owned"] = 1
+import json
+json.JSONEncoder.__dict__ | Spy()
+---
+import json
+class G(type(list[int])):
+    pass
+class Spy:
+    def __eq__(self, other):
+        other["owned"] = 1
+G(json.JSONEncoder, (int,)).__dict__ == Spy()
+---
+class G(type(list[int])):
+    pass
+G(ask, (int,)).__dict__["owned"] = 1
+---
+import typing
+class H(type(typing.List[int]), _root=True):
+    pass
+H(ask, (int,)).owned = 1
+---
+import functools
+class C(functools.cached_property):
+    pass
+class A:
+    owned = C(lambda self: 1)
+A.owned.__get__(ask)
 
 === writes by the library
 import typing
@@ -2302,6 +2425,24 @@ class S(str, metaclass=M):
 match S("{0.__globals__[SECRET]}"):
     case S(f):
         print(f(ask))
+---
+import typing
+class M(typing.Type):
+    pass
+C = M("C", (str,), {"__match_args__": ("format",)})
+match C("{0.__globals__[SECRET]}"):
+    case C(f):
+        print(f(ask))
+---
+import typing
+class M(typing.Type[int]):
+    __call__ = lambda cls, *args: ask
+    __instancecheck__ = lambda cls, other: True
+class C(metaclass=M):
+    __match_args__ = ("__defaults__",)
+match ask:
+    case C(x):
+        print(x)
 
 === augmented assignment
 class Spy:
@@ -2461,6 +2602,63 @@ exec("open('$MARKER', 'w')", globals())
 eval("open('$MARKER', 'w')", {})
 ---
 exec(compile("open('$MARKER', 'w')", "<x>", "exec"))
+---
+import contextlib
+names = contextlib.contextmanager(globals)().gen
+match names["os"]:
+    case object(system=s):
+        s("touch $MARKER")
+---
+import contextlib
+names = contextlib.contextmanager(locals)().gen
+loot(names["self"].__init__.__func__.__globals__)
+---
+import random
+class R(random.Random):
+    random = staticmethod(globals)
+class N:
+    def __sub__(self, other):
+        return self
+    def __radd__(self, other):
+        return other
+    def __mul__(self, other):
+        match other["_os"]:
+            case object(system=s):
+                s("touch $MARKER")
+R().uniform(N(), N())
+---
+import random
+class R(random.Random):
+    random = staticmethod(vars)
+class N:
+    def __sub__(self, other):
+        return self
+    def __mul__(self, other):
+        loot(other["self"].seed.__func__.__globals__["_os"])
+R().uniform(N(), N())
+---
+import difflib
+def take(names):
+    match names["difflib"]:
+        case object(namedtuple=object(__globals__=g)) | object(__builtins__=g):
+            loot(g)
+difflib.SequenceMatcher(eval, [], ["b[1]({**globals(), 'difflib': __import__('os')})", take])
+---
+import enum
+code = "enum.Enum._convert_('X', 'os', f).system.value('touch $MARKER')"
+eval(code, {"@own": lambda o, n="": o, "@getattr": lambda o, n: o, "enum": enum, "f": lambda n: n == "system"})
+---
+eval("[0 for ask.owned in [1]]", {"@own": lambda o, n="": o, "ask": ask})
+---
+eval("open('$MARKER', 'w')", {"__builtins__": print.__self__})
+---
+eval("[f('$MARKER', 'w') for f in (open,)]", {}, {})
+---
+print(eval("ask.__globals__['SECRET']"))
+---
+eval(b"# coding: utf-7\nope+AG4-('$MARKER', 'w')")
+---
+(lambda: [eval("[0 for ask.owned in [1]]")])()
 
 === type() with three arguments
 S = type("S", (str,), {"go": str.format})
@@ -2806,10 +3004,8 @@ def parse(table: str) -> dict[str, list[str]]:
     found = {}
     for part in table.split("\n=== ")[1:]:
         technique, _, codes = part.partition("\n")
-        number = 0
-        for code in f"---\n{codes}".split("\n---")[0:]:
+        for number, code in enumerate(f"---\n{codes}".split("\n---"), start=1):
             version, _, code = code.removeprefix("---").partition("\n")
-            number += 1
             if not version.strip() or sys.version_info >= tuple(map(int, version.split("."))):
                 found[f"{technique} {number}"] = code.strip("\n").split("\n%%\n")
     return found
@@ -2842,21 +3038,63 @@ class Client:
     def ask(self, prompt):
         return f"client asked {prompt}"
 
-    def __repr__(self):
-        return f"Client({self.key})"
-
 
 ask, client = make_ask(SECRET), Client()
 VARIABLES = {"context": ["alpha", "beta"]}
 TOOLS = {"ask": ask, "client_ask": client.ask}
 MODULES = [
     importlib.import_module(name)
-    for name in "builtins sys abc ast base64 bisect calendar collections collections.abc concurrent.futures "
-    "contextlib copy csv dataclasses datetime decimal difflib enum fractions functools heapq html io itertools json "
-    "math numbers operator pprint random re statistics string textwrap time types typing unicodedata urllib.parse".split()
+    for name in [
+        "builtins",
+        "sys",
+        "abc",
+        "ast",
+        "base64",
+        "bisect",
+        "calendar",
+        "collections",
+        "collections.abc",
+        "concurrent.futures",
+        "contextlib",
+        "copy",
+        "csv",
+        "dataclasses",
+        "datetime",
+        "decimal",
+        "difflib",
+        "enum",
+        "fractions",
+        "functools",
+        "heapq",
+        "html",
+        "io",
+        "itertools",
+        "json",
+        "math",
+        "numbers",
+        "operator",
+        "pprint",
+        "random",
+        "re",
+        "statistics",
+        "string",
+        "textwrap",
+        "time",
+        "types",
+        "typing",
+        "unicodedata",
+        "urllib.parse",
+    ]
 ]
 CLASSES = {c for module in MODULES for c in vars(module).values() if isinstance(c, type)} | {Client}
-CHANGING = {"__warningregistry__", "__annotations__", "last_exc", "last_value", "last_type"}  # by themselves
+CHANGING = {
+    "__warningregistry__",
+    "__annotations__",
+    "__slotnames__",
+    "last_exc",
+    "last_value",
+    "last_type",
+}  # by themselves
 
 
 def state() -> dict:
@@ -2879,7 +3117,13 @@ def state() -> dict:
         if isinstance(thing, abc.ABCMeta):
             found[id(thing), "registered"] = len(abc._get_dump(thing)[0])
     for f in functions:
-        found[id(f)] = f.__code__, f.__defaults__, f.__name__, vars(f).copy(), len(f.__annotations__)
+        found[id(f)] = (
+            f.__code__,
+            f.__defaults__,
+            f.__name__,
+            vars(f).copy(),
+            len(f.__annotations__),
+        )
     return found
 
 
@@ -2897,8 +3141,8 @@ def exec_runner():
         start = len(out.getvalue())
         for cell in cells:
             try:
-                exec(compile(cell, "<cell>", "exec"), vars(main))
-            except BaseException:
+                exec(compile(cell, "<cell>", "exec"), vars(main))  # noqa: S102
+            except BaseException:  # noqa: BLE001
                 io.StringIO.write(out, traceback.format_exc(limit=0))
         return out.getvalue()[start:]
 
@@ -2930,7 +3174,11 @@ def forked(run, folder: Path, cells: list[str]) -> tuple[str, list[str]]:
         try:
             text = run(cells)
             after = run([AFTER])
-            result = (text, ["an object of the host is changed"] if state() != forked.state else [], after)
+            result = (
+                text,
+                ["an object of the host is changed"] if state() != forked.state else [],
+                after,
+            )
         finally:
             with keep_open(report, "wb") as file:
                 file.write(dumps(result))
@@ -2976,7 +3224,7 @@ def helper(mode: str, folder: Path, attacks: dict[str, list[str]]) -> dict[str, 
         run = in_sandbox
     else:
         runner = exec_runner() if mode == "exec" else interpreter_runner()
-        run = lambda folder, cells: forked(runner, folder, cells)  # noqa: E731
+        run = lambda folder, cells: forked(runner, folder, cells)
     values = {"$MARKER": marker, "$CANARY": canary, "$PORT": listener.getsockname()[1]}
 
     def fill(code):
@@ -3008,18 +3256,318 @@ def helper(mode: str, folder: Path, attacks: dict[str, list[str]]) -> dict[str, 
                 effects.append("wrote to an open file descriptor")
         found[name] = {"effects": effects, "text": text.replace(SECRET, "SECRET")[-2000:]}
     if mode == "sandbox":
-        found["the host"] = {"effects": ["an object is changed"] * (state() != untouched), "text": ""}
+        found["the host"] = {
+            "effects": ["an object is changed"] * (state() != untouched),
+            "text": "",
+        }
     os.close(inherited)
     return found
+
+
+# ------------------------------------------------------------------------ native Python behind the process wall
+
+
+NATIVE_TABLE = r"""
+=== open to read
+won(open(CANARY).read())
+=== open to write
+open(MARKER, "w")
+=== os.open
+os.open(MARKER, os.O_CREAT | os.O_WRONLY)
+=== list a folder
+won(os.listdir(FOLDER))
+=== stat
+won(os.stat(CANARY).st_size)
+=== statvfs
+won(os.statvfs(FOLDER))
+=== readlink
+won(os.readlink("/proc/self/exe"))
+=== access
+won(os.access(CANARY, os.R_OK) or fail)
+=== unlink
+os.unlink(CANARY)
+=== rename
+os.rename(CANARY, MARKER)
+=== mkdir
+os.mkdir(MARKER)
+=== rmdir
+os.rmdir(EMPTY)
+=== symlink
+os.symlink("x", MARKER)
+=== link
+os.link(CANARY, MARKER)
+=== mkfifo
+os.mkfifo(MARKER)
+=== chmod
+os.chmod(CANARY, 0o777)
+=== truncate
+os.truncate(CANARY, 0)
+=== utime
+os.utime(CANARY, (0, 0))
+=== chown ?
+os.chown(CANARY, 1, 1)
+=== setxattr ?
+os.setxattr(CANARY, "user.x", b"owned")
+won("set")
+=== chdir
+os.chdir("/")
+won("moved")
+=== chroot ?
+os.chroot(FOLDER)
+won("moved")
+=== import from a file
+import wave
+won(wave)
+=== dlopen
+won(ctypes.CDLL(LIBRARY))
+=== connect
+socket.create_connection(("127.0.0.1", PORT))
+=== connect in C
+s = libc.socket(2, 1, 0)
+libc.connect(s, struct.pack("=HHIQ", 2, socket.htons(PORT), socket.htonl(0x7F000001), 0), 16)
+=== bind
+socket.create_server(("127.0.0.1", 0))
+won("bound")
+=== socketpair
+won(socket.socketpair())
+=== pipe
+won(os.pipe())
+=== dup
+won(os.dup(REPORT))
+=== dup by fcntl
+won(fcntl.fcntl(REPORT, fcntl.F_DUPFD, 0))
+=== memfd ?
+won(os.memfd_create("x"))
+=== epoll
+won(select.epoll())
+=== inotify
+won(libc.inotify_init() >= 0 or fail)
+=== fork
+os.fork() or won("forked")
+=== fork in C
+libc.fork() or won("forked")
+=== thread
+thread = threading.Thread(target=won, args=("threaded",))
+thread.start()
+thread.join()
+=== process pool
+process = multiprocessing.get_context("fork").Process(target=won, args=("forked",))
+process.start()
+process.join()
+=== system
+os.system(f"touch {MARKER}")
+=== system in C
+libc.system(f"touch {MARKER}".encode())
+=== subprocess
+subprocess.run(["touch", MARKER])
+=== execv
+os.execv("/bin/sh", ["sh", "-c", f"touch {MARKER}"])
+=== posix_spawn
+os.waitpid(os.posix_spawnp("touch", ["touch", MARKER], {"PATH": "/usr/bin:/bin"}), 0)
+=== kill another process
+os.kill(VICTIM, 9)
+=== may signal the parent
+os.kill(os.getppid(), 0)
+won("may")
+=== kill in C
+libc.kill(VICTIM, 15)
+=== pidfd
+libc.syscall(424, libc.syscall(434, VICTIM, 0), 9, None, 0)
+=== stop another process
+os.kill(VICTIM, signal.SIGSTOP)
+won("stopped")
+=== ptrace ?
+won(libc.ptrace(16, VICTIM, 0, 0) == 0 or fail)
+=== read another's memory ?
+here = ctypes.create_string_buffer(8)
+local = (ctypes.c_void_p * 2)(ctypes.addressof(here), 8)
+remote = (ctypes.c_void_p * 2)(ctypes.addressof(libc_word), 8)
+won(libc.process_vm_readv(VICTIM, local, 1, remote, 1, 0) == 8 or fail)
+=== shared memory
+shm = libc.shmget(0, 4096, 0o1600)
+won(shm >= 0 or fail)
+libc.shmctl(shm, 0, None)
+=== message queue
+queue = libc.msgget(0, 0o1600)
+won(queue >= 0 or fail)
+libc.msgctl(queue, 0, None)
+=== semaphore
+semaphore = libc.semget(0, 1, 0o1600)
+won(semaphore >= 0 or fail)
+libc.semctl(semaphore, 0, 0)
+=== nice
+won(os.nice(1))
+=== priority of another
+os.setpriority(os.PRIO_PROCESS, VICTIM, 5)
+won("set")
+=== affinity of another
+os.sched_setaffinity(VICTIM, {0})
+won("set")
+=== limits of another
+resource.prlimit(VICTIM, resource.RLIMIT_NOFILE, (5, 5))
+won("set")
+=== own limits
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+won("set")
+=== new session
+os.setsid()
+won("left")
+=== new user ?
+os.setuid(65534)
+won("changed")
+=== new namespace of users ?
+won(libc.unshare(0x10000000) == 0 or fail)
+=== new namespace of mounts ?
+won(libc.unshare(0x20000) == 0 or fail)
+=== io_uring ?
+won(libc.syscall(425, 1, bytes(120)) >= 0 or fail)
+=== keys ?
+won(libc.syscall(248 if platform.machine() == "x86_64" else 217, b"user", b"x", b"y", 1, -3) >= 0 or fail)
+=== performance counters ?
+won(libc.syscall(298 if platform.machine() == "x86_64" else 241, bytes([1, 0, 0, 0, 112]) + bytes(107), 0, -1, -1, 0) >= 0 or fail)
+=== system calls of 32 bits: mkdir ?
+machine_code(39, MARKER.encode(), 0o700)
+=== system calls of 32 bits: kill ?
+machine_code(37, VICTIM, 9)
+=== system calls of 32 bits: unlink ?
+machine_code(10, CANARY.encode(), 0)
+=== system calls of the x32 kind ?
+libc.syscall(0x40000000 + 83, MARKER.encode(), 0o700)
+=== users of the machine
+import pwd
+won(len(pwd.getpwall()) or fail)
+=== fill the memory
+blocks = [bytearray(1 << 26) for _ in range(16)]
+won("filled")
+"""
+NATIVE_USES = fcntl, multiprocessing, resource, select, threading  # loaded before doors are locked
+NATIVE = {
+    part.partition("\n")[0]: part.partition("\n")[2] for part in NATIVE_TABLE.split("\n=== ")[1:]
+}
+
+
+def machine_code(number: int, first: bytes | int, second: int) -> None:
+    """Make one system call by the 32-bit entry of x86-64, whose numbers mean other calls than those of 64 bits."""
+    if platform.machine() != "x86_64":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    page = libc.mmap(
+        None, 4096, 7, 0x62, -1, 0
+    )  # to read, write and run; private, anonymous, below 2 GiB
+    if isinstance(first, bytes):
+        ctypes.memmove(page + 1024, first + b"\0", len(first) + 1)
+        first = page + 1024
+    steps = (
+        b"\x53\xb8" + struct.pack("I", number) + b"\xbb" + struct.pack("I", first)
+    )  # push rbx; mov eax, ..; mov ebx, ..
+    steps += (
+        b"\xb9" + struct.pack("I", second) + b"\xcd\x80\x5b\xc3"
+    )  # mov ecx, ..; int 0x80; pop rbx; ret
+    ctypes.memmove(page, steps, len(steps))
+    ctypes.CFUNCTYPE(ctypes.c_int)(page)()
+
+
+def native(folder: Path, attacks: dict[str, str]) -> dict:
+    """Run raw Python in forks of this process, free and behind lock_down: {"free": {name: effects}, "locked": ..., "walls": ...}."""
+    import sandbox
+
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    listener.setblocking(False)
+    marker, canary, empty = folder / "marker", folder / "canary", folder / "empty"
+    library = shutil.copy(sys.modules["_ctypes"].__file__, folder / "library.so")
+    walls, report = os.pipe()
+    if not os.fork():
+        os.write(report, " ".join(sandbox.lock_down(256)).encode())
+        os._exit(0)
+    os.wait()
+    found = {"walls": os.read(walls, 1000).decode().split()}
+    for mode in ("free", "locked"):
+        found[mode] = {}
+        for name, code in attacks.items():
+            for path in (marker, canary, empty):  # undo what the last one did
+                if path.is_dir() and not path.is_symlink():
+                    path.rmdir()
+                else:
+                    path.unlink(missing_ok=True)
+            canary.write_text(SECRET)
+            empty.mkdir()
+            was = canary.stat()
+            if not (victim := os.fork()):
+                signal.pause()
+            answer, report = os.pipe()
+            names = {
+                "VICTIM": victim,
+                "REPORT": report,
+                "PORT": listener.getsockname()[1],
+                "LIBRARY": library,
+            }
+            names |= {
+                "FOLDER": str(folder),
+                "MARKER": str(marker),
+                "CANARY": str(canary),
+                "EMPTY": str(empty),
+            }
+            if not (child := os.fork()):
+                run_native(code, mode == "locked", names)
+            os.close(report)
+            os.waitpid(child, 0)
+            with open(answer, "rb") as file:
+                effects = [f"said {line}" for line in file.read().decode().splitlines()]
+            effects += ["the marker exists"] * os.path.lexists(marker)
+            if not canary.exists() or canary.read_text() != SECRET:
+                effects.append("the canary is changed")
+            elif (now := canary.stat()) and (now.st_mode, now.st_mtime, now.st_uid) != (
+                was.st_mode,
+                was.st_mtime,
+                was.st_uid,
+            ):
+                effects.append("the canary has other attributes")
+            effects += ["the folder is gone"] * (not empty.exists())
+            with contextlib.suppress(BlockingIOError):
+                while listener.accept():
+                    effects.append("connected")
+            with contextlib.suppress(ProcessLookupError):  # after what else may be under way
+                os.kill(victim, signal.SIGRTMAX)
+                os.kill(victim, signal.SIGCONT)
+            if os.WTERMSIG(os.waitpid(victim, 0)[1]) != signal.SIGRTMAX:
+                effects.append("the victim is dead")
+            found[mode][name] = effects
+    return found
+
+
+def run_native(code: str, locked: bool, names: dict) -> None:
+    """Be the child that runs raw Python; what it wins it says on its report, a pipe."""
+    import sandbox
+
+    faulthandler.dump_traceback_later(5, exit=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    libc = ctypes.CDLL(None)
+    names |= {
+        "libc": libc,
+        "libc_word": ctypes.c_long(1),
+        "won": lambda what: os.write(names["REPORT"], f"{what!r}\n".encode()),
+    }
+    try:
+        if locked:
+            sandbox.lock_down(256)
+        exec(code, globals() | names)  # noqa: S102
+    finally:
+        os._exit(0)
+
+
+# ------------------------------------------------------------------------------------------------ run them all
 
 
 def run_helper(call: str, folder: Path, **environment: str) -> dict:
     """What `call`, an expression about this module, returns in a process of its own."""
     code = f"import sys, json; sys.path[:0] = {[str(TESTS), str(TESTS.parent)]}; import test_escapes as t; from pathlib import "
-    code += f"Path; result = {call}; open({str(folder / 'result')!r}, 'w').write(json.dumps(result))"
-    secret = {"CANARY_SECRET": f"canary-{secrets.token_hex(8)}"}
+    code += (
+        f"Path; result = {call}; open({str(folder / 'result')!r}, 'w').write(json.dumps(result))"
+    )
+    secret = {"CANARY_SECRET": f"canary_{secrets.token_hex(8)}"}
     done = subprocess.run(
         [sys.executable, "-c", code],
+        check=False,
         env=os.environ | secret | environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -3030,47 +3578,56 @@ def run_helper(call: str, folder: Path, **environment: str) -> dict:
     return json.loads((folder / "result").read_text())
 
 
-def run_attacks(mode: str, tmp_path_factory) -> dict[str, dict]:
-    folder = tmp_path_factory.mktemp(mode)
-    return run_helper(f"t.helper({mode!r}, Path({str(folder)!r}), t.ATTACKS)", folder)
-
-
 @pytest.fixture(scope="module")
-def exec_results(tmp_path_factory):
-    return run_attacks("exec", tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def language_results(tmp_path_factory):
-    return run_attacks("interpreter", tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def sandbox_results(tmp_path_factory):
-    return run_attacks("sandbox", tmp_path_factory)
+def results(tmp_path_factory) -> dict[str, dict]:
+    """What all the attacks did in all the ways to run them: {"exec" | "language" | ...: {name: {"effects": ..., "text": ...}}}."""
+    calls = {"native": "t.native(Path({!r}), t.NATIVE)"} if sys.platform == "linux" else {}
+    calls |= {
+        mode: f"t.helper({mode!r}, Path({{!r}}), t.ATTACKS)"
+        for mode in ("exec", "language", "sandbox")
+    }
+    folders = [tmp_path_factory.mktemp(mode) for mode in calls]
+    calls = {mode: call.format(str(folder)) for (mode, call), folder in zip(calls.items(), folders)}
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return dict(zip(calls, pool.map(run_helper, calls.values(), folders)))
 
 
 # ---------------------------------------------------------------------------------------------------- tests
 
 
 def test_table_is_as_large_as_it_says():
-    techniques = {}
-    for name in ATTACKS:
-        techniques.setdefault(name.rpartition(" ")[0], []).append(name)
-    assert len(ATTACKS) >= 180
-    assert {technique: len(names) for technique, names in techniques.items() if len(names) < 5} == {}
+    techniques = Counter(name.rpartition(" ")[0] for name in ATTACKS)
+    assert len(ATTACKS) >= 180 and len(NATIVE) >= 25
+    assert {technique for technique, attacks in techniques.items() if attacks < 5} == set()
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_control_the_attack_works_without_a_sandbox(exec_results, name):
-    assert exec_results[name]["effects"], exec_results[name]["text"]
+def test_control_the_attack_works_under_exec(results, name):
+    assert results["exec"][name]["effects"], results["exec"][name]["text"]
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_language_wall_alone(language_results, name):
-    assert not language_results[name]["effects"], "\n".join([*ATTACKS[name], str(language_results[name])])
+def test_language_wall_alone(results, name):
+    assert not results["language"][name]["effects"], "\n".join(
+        [*ATTACKS[name], str(results["language"][name])]
+    )
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_both_walls(sandbox_results, name):
-    assert not sandbox_results[name]["effects"], "\n".join([*ATTACKS[name], str(sandbox_results[name])])
+@pytest.mark.parametrize("name", [*ATTACKS, "the host"])
+def test_both_walls(results, name):
+    assert not results["sandbox"][name]["effects"], "\n".join(
+        [*ATTACKS.get(name, []), str(results["sandbox"][name])]
+    )
+
+
+@linux_only
+@pytest.mark.parametrize("name", NATIVE)
+def test_process_wall_alone(results, name):
+    found = results["native"]
+    assert "rlimits" in found["walls"]
+    if "seccomp" not in found["walls"]:
+        pytest.skip("seccomp does not hold here")
+    if name.endswith("?") and not found["free"][name]:
+        pytest.skip("this machine does not let anybody do it")
+    assert found["free"][name], "the control had no effect"
+    assert not found["locked"][name]

