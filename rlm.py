@@ -9,6 +9,8 @@ In order: records, the recursion, what a tree shares, the HTTP client, the trace
 the command line. Not here: what is said to models (prompts/), streaming, other kinds of API.
 """
 
+# ruff: noqa: RUF009 - flag() returns a dataclasses.field
+
 import argparse
 import ast
 import contextlib
@@ -372,7 +374,7 @@ class Level:
             task = (rlm.say("whole"), prompt) if context is None else (prompt, context)
             child = Level(tree, below, *task, depth, parent)
             return as_text(tree.with_stack(child.complete, depth).answer)
-        if size > rlm.leaf_chars:
+        if size > rlm.leaf_chars:  # fits neither
             deeper = ", or let recurse=None start a child" * (depth < rlm.max_depth)
             limit = f"{rlm.leaf_chars:,} fit one plain call"
             raise ValueError(f"{size:,} characters are too many, {limit}: cut them up{deeper}")
@@ -388,8 +390,9 @@ class Level:
     def llm_query_batched(self, prompts, contexts=None, recurse=None):
         """Answer many prompts, side by side, in order; None stands for one that failed."""
         contexts = [None] * len(prompts) if contexts is None else contexts
-        if isinstance(prompts, str) or isinstance(contexts, str) or len(prompts) != len(contexts):
-            raise ValueError("prompts and contexts must be lists of the same length")  # noqa: TRY004
+        lists = isinstance(prompts, (list, tuple)) and isinstance(contexts, (list, tuple))
+        if not lists or len(prompts) != len(contexts):
+            raise ValueError("prompts and contexts must be lists of the same length")
         total, answers, errors, done = len(prompts), [None] * len(prompts), {}, itertools.count(1)
         with self.tree.span("batch", self.here, self.depth, total=total) as span:
 
@@ -575,14 +578,13 @@ class Tree:
             while not self.stopped.is_set():
                 with self.lock:
                     i = next(todo, None)
-                    free = i is not None and i < count - 1 and self.lanes
-                    if free and (plain or not getattr(self.local, "alone", False)):
-                        if plain or self.workers.acquire(blocking=False):
-                            helper = threading.Thread(
-                                target=help, args=[self.lanes.pop()], daemon=True
-                            )
-                            helpers.append(helper)
-                            helper.start()
+                    more = i is not None and i < count - 1 and self.lanes
+                    alone = getattr(self.local, "alone", False)
+                    if more and (plain or (not alone and self.workers.acquire(blocking=False))):
+                        lane = self.lanes.pop()
+                        helper = threading.Thread(target=help, args=[lane], daemon=True)
+                        helper.start()
+                        helpers.append(helper)
                 if i is None:
                     return
                 work(i)

@@ -77,17 +77,15 @@ BUILTINS = """
     list map max memoryview min next object oct ord pow print property range repr reversed round set
     slice sorted staticmethod str sum super tuple zip NotImplemented Ellipsis SystemExit
     KeyboardInterrupt GeneratorExit"""
-INTERNAL, OPERATORS = (  # methods that a class in a cell may define; not all may be called by name
-    {f"__{name}__" for name in names.split()}
-    for names in """
-    init new post_init init_subclass get getattr set delete set_name setattr delattr;
+INTERNAL = "init new post_init init_subclass get getattr set delete set_name setattr delattr"
+OPERATORS = """
     repr str bytes format bool hash eq ne lt le gt ge len length_hint iter next reversed contains
     getitem setitem delitem missing call enter exit aenter aexit aiter anext await dir copy deepcopy
     index int float complex round trunc floor ceil neg pos abs invert add sub mul matmul truediv
     floordiv mod divmod pow lshift rshift and xor or radd rsub rmul rmatmul rtruediv rfloordiv rmod
     rdivmod rpow rlshift rrshift rand rxor ror iadd isub imul imatmul itruediv ifloordiv imod ipow
-    ilshift irshift iand ixor ior class_getitem""".split(";")
-)
+    ilshift irshift iand ixor ior class_getitem"""  # methods that a class in a cell may define
+INTERNAL, OPERATORS = ({f"__{n}__" for n in names.split()} for names in (INTERNAL, OPERATORS))
 WRITABLE = {"__name__", "__qualname__", "__doc__"}
 READABLE = INTERNAL | OPERATORS | WRITABLE | {"__class__", "__dict__", "__module__", "__members__"}
 READABLE |= {"__cause__", "__context__", "__notes__", "__annotations__"}
@@ -111,7 +109,7 @@ JUDGED = SECRET | {
     types.MappingProxyType,
     type,
 }
-COPYABLE = "__main__ builtins collections datetime decimal fractions types".split()
+COPYABLE = "__main__ builtins collections datetime decimal fractions types"
 SECCOMP = {  # machine: its audit number, and the system calls let through: read write lseek mmap
     # mprotect munmap brk mremap madvise futex rt_sig{action,procmask,return} sigaltstack getitimer
     # setitimer sched_yield getpid gettid exit exit_group restart_syscall time gettimeofday
@@ -362,7 +360,8 @@ def safe_build_class(body, name, *bases, **options):
         known = known or (isinstance(base, type) and issubclass(base, BaseException))
         known = known or base in (typing.NamedTuple, typing.TypedDict)
         kind = base if isinstance(base, type) else type(base)
-        if not known and (kind.__module__ not in BASES.split() or issubclass(kind, type)):
+        fine = kind.__module__ in BASES.split() and (kind is not base or kind.__name__[0] != "_")
+        if not known and (not fine or issubclass(kind, type)):
             raise TypeError(f"inheriting from {base!r} is refused: use a plain class")
     return builtins.__build_class__(body, name, *bases, **options)
 
@@ -498,7 +497,10 @@ def harden() -> None:
 
     def safe_reconstruct(x, memo, func, args, *rest, **kwargs):  # writes state into what is made
         def make(*args):
-            if type(made := func(*args)) is not type(x) or type(x).__module__ not in COPYABLE:
+            if (
+                type(made := func(*args)) is not type(x)
+                or type(x).__module__ not in COPYABLE.split()
+            ):
                 raise TypeError(f"copying a {type(x).__name__!r} is refused")
             return made
 
