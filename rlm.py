@@ -390,9 +390,10 @@ class Level:
     def llm_query_batched(self, prompts, contexts=None, recurse=None):
         """Answer many prompts, side by side, in order; None stands for one that failed."""
         contexts = [None] * len(prompts) if contexts is None else contexts
-        lists = isinstance(prompts, (list, tuple)) and isinstance(contexts, (list, tuple))
-        if not lists or len(prompts) != len(contexts):
-            raise ValueError("prompts and contexts must be lists of the same length")
+        if not isinstance(prompts, (list, tuple)) or not isinstance(contexts, (list, tuple)):
+            raise TypeError("prompts and contexts must be lists")
+        if len(prompts) != len(contexts):
+            raise ValueError("prompts and contexts must be of the same length")
         total, answers, errors, done = len(prompts), [None] * len(prompts), {}, itertools.count(1)
         with self.tree.span("batch", self.here, self.depth, total=total) as span:
 
@@ -409,10 +410,12 @@ class Level:
             plain = not any(self.recurses(size, recurse) for size in sizes)
             self.tree.side_by_side(one, total, plain)
             span.update(failed=len(errors))
-        self.notes += [f"llm_query_batched: item {i} failed: {errors[i]}" for i in sorted(errors)]
-        for error in errors.values():
-            if isinstance(error, LimitReached):
-                raise RuntimeError(f"llm_query_batched failed: {error}") from error
+        for i in sorted(errors)[:5]:
+            self.notes.append(f"llm_query_batched: item {i} failed: {errors[i]}")
+        if len(errors) > 5:
+            self.notes.append(f"llm_query_batched: {len(errors)} of {total} items failed")
+        if limit := next((e for e in errors.values() if isinstance(e, LimitReached)), None):
+            raise RuntimeError(f"llm_query_batched failed: {limit}") from limit
         return answers
 
 
@@ -458,7 +461,7 @@ class Tree:
 
     def __init__(self, rlm: RLM):
         self.rlm, self.usage, self.deepest, self.repls = rlm, Usage(), 0, set()
-        self.calls = 0  # answered or under way
+        self.calls = 0  # answered, failed or under way
         self.began, self.stopped, self.lock = time.monotonic(), threading.Event(), threading.RLock()
         self.ids, self.local = itertools.count(1), threading.local()
         self.lanes = list(range(max(rlm.concurrency, 1) - 1, 0, -1))  # one for each helper thread
@@ -532,13 +535,7 @@ class Tree:
                     raise RLMError("the run was stopped")
                 free or self.check()
                 self.calls += 1
-            try:
-                reply = self.local_reply(rlm, messages) or self.request(
-                    rlm, name, messages, span, free
-                )
-            except BaseException:
-                self.calls -= 1  # nothing came of it
-                raise
+            reply = self.local_reply(rlm, messages) or self.request(rlm, name, messages, span, free)
             if reply.cost is None and (prices := rlm.prices.get(name)):
                 counts = (reply.prompt_tokens - reply.cached_tokens, reply.cached_tokens)
                 counts += (reply.completion_tokens,)
@@ -762,7 +759,7 @@ class Trace:
         with self.lock:
             if self.path not in self.begun:
                 try:
-                    open(self.path, "wb").close()
+                    Path(self.path).write_text("[\n]", "utf-8")
                 except OSError as error:
                     raise RLMError(f"the trace {path} cannot be written: {error}") from None
                 self.begun.add(self.path)
@@ -774,13 +771,8 @@ class Trace:
         known = {"name": name if phase == "B" else event["event"], "cat": kind, "ph": phase}
         known |= {"ts": round(event["time"] * 1e6), "pid": self.run, "tid": event["lane"]}
         with self.lock, open(self.path, "r+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - 2, 0))  # in place of the last bracket
-            file.write(
-                (b",\n" if size else b"[\n")
-                + json.dumps(known | {"args": data}, default=str).encode()
-                + b"\n]"
-            )
+            comma = b",\n" if file.seek(-2, os.SEEK_END) > 1 else b"\n"  # over the last bracket
+            file.write(comma + json.dumps(known | {"args": data}, default=str).encode() + b"\n]")
 
 
 class Live:

@@ -290,7 +290,7 @@ def sandbox(options: argparse.Namespace) -> int:
         if result.error or "PASS" not in result.output:
             why = (result.error or result.output or "no output").strip().splitlines()[-1]
             failed.append((problem["task_id"], why[:80]))
-    table(("task", "why it does not pass"), failed or [("-", "-")], left=2)
+    table(("task", "why it does not pass"), failed or [("-", "all pass")], left=2)
     passed = f"{len(problems) - len(failed)} of {len(problems)} tasks pass"
     print(f"\n{passed}, in {time.perf_counter() - start:.1f} s")
     return 1 if failed else 0
@@ -493,7 +493,7 @@ def rot(options: argparse.Namespace) -> int:
     for task in oolong(options.oolong, samples) if options.oolong else tasks:
         say(f"{task[0]} of {task[1]:,} tokens ...")
         answers += [attempt(task, depth, options) for depth in options.depths]
-    model = options.model or "SIMULATED (make-believe at imaginary prices, no real model)"
+    model = f"model {options.model}" if options.model else "SIMULATED model at imaginary prices"
     if options.json:
         options.json.write_text(json.dumps({"model": model, "answers": answers}))
     report(model, answers)

@@ -559,6 +559,31 @@ c = Child("n", 1)
 print(c.describe(), isinstance(c, Base), Child.__name__, c.__class__.__name__)
 >>>
 Child+Mixin+Base n True Child Child
+--- private methods by super, and the parent's __init__ by name
+class Base:
+    _kind = "base"
+    def __init__(self, name): self.name = name
+    def _clean(self): return self.name.strip()
+class Child(Base):
+    def __init__(self, name):
+        Base.__init__(self, name)
+    def _clean(self): return super()._clean().upper() + super()._kind
+print(Child(" x ")._clean())
+>>>
+Xbase
+--- a parser that calls HTMLParser.__init__
+from html.parser import HTMLParser
+class Links(HTMLParser):
+    def __init__(self):
+        HTMLParser.__init__(self)
+        self.links = []
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name == "href"]
+p = Links()
+p.feed("<a href='x'>y</a>")
+print(p.links)
+>>>
+['x']
 --- properties and setters
 class Celsius:
     def __init__(self, degrees): self.degrees = degrees

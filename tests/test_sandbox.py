@@ -67,7 +67,7 @@ TOO_LONG = {  # computes longer than cell_seconds: an exception, whatever the ce
 @pytest.mark.parametrize("name", TOO_LONG)
 def test_a_cell_that_computes_too_long(repl, name):
     repl.run("kept = 'kept'")
-    pid, start = repl.pid, time.monotonic()
+    start = time.monotonic()
     result = repl.run(TOO_LONG[name])
     assert time.monotonic() - start < 0.3 + 2 + 1  # 2 s as promised, 1 s for a slow machine
     assert result.error and result.final is None
@@ -101,7 +101,7 @@ DEAF = {  # C code that returns after minutes, and looks for no signal meanwhile
 def test_a_cell_that_cannot_be_interrupted(name):
     with Sandbox({"context": [1, 2]}, cell_seconds=0.3) as repl:
         repl.run("lost = 1")
-        pid, start = repl.pid, time.monotonic()
+        start = time.monotonic()
         error = repl.run(DEAF[name]).error
         assert time.monotonic() - start < 0.3 + 2 + 1
         assert error
@@ -136,7 +136,6 @@ TOO_MUCH = {
 def test_a_cell_that_takes_too_much_memory(name):
     with Sandbox({"context": "the context"}, cell_seconds=3, memory_mb=100) as repl:
         repl.run("kept = 'kept'")
-        pid = repl.pid
         error = repl.run(TOO_MUCH[name]).error
         assert error
         if "variables are gone" not in error:
@@ -207,7 +206,6 @@ TOO_DEEP = {
 def test_a_cell_that_recurses_too_deep(name):
     with Sandbox({"context": "the context"}, {"tool": len}, cell_seconds=5) as repl:
         repl.run("kept = 'kept'")
-        pid = repl.pid
         result = repl.run(TOO_DEEP[name])
         assert result.error and result.error.strip()
         assert len(result.error) < 6_000
@@ -460,7 +458,7 @@ def test_a_worker_that_stops_in_the_middle_of_a_message():
             assert repl.run("lie()", seconds=2).error
         except SandboxError:
             pass
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 15
         assert repl.run("context").output == "'c'\n"
 
 
