@@ -20,7 +20,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import string
 import sys
@@ -124,21 +123,20 @@ def size_of(prompt: Any, context: Any) -> int:
     return len(as_text(prompt)) + (0 if context is None else len(as_text(context)))
 
 
-def describe(value: Any) -> str:
+def describe(value: Any, deep: bool = True) -> str:
     """Return the type and sizes of a context: "a str of 1,234 characters"."""
-    if isinstance(value, str):
-        return f"a str of {len(value):,} characters"
-    if isinstance(value, dict):
-        parts = [
-            f"{key[:40]!r}: {describe(part)}" for key, part in itertools.islice(value.items(), 20)
-        ]
-        return f"a dict of {len(value):,} keys ({'; '.join(parts)}{'; ...' * (len(value) > 20)})"
-    if not isinstance(value, (list, tuple)):
+    if not isinstance(value, (str, dict, list, tuple)):
         return f"a {type(value).__name__}"
-    sizes = [len(part) for part in value if isinstance(part, (str, list, dict))] or [0]
-    kinds = ", ".join(sorted({type(part).__name__ for part in value}))
-    spread = f"of sizes {min(sizes):,} to {max(sizes):,}, {sum(sizes):,} in all"
-    return f"a list of {len(value):,} items ({kinds}) {spread}"
+    things = {str: "characters", dict: "keys"}.get(type(value), "items")
+    text = f"a {type(value).__name__} of {len(value):,} {things}"
+    if isinstance(value, dict) and deep:
+        parts = [f"{str(k)[:40]!r}: {describe(v, False)}" for k, v in list(value.items())[:20]]
+        return f"{text} ({'; '.join(parts)}{'; ...' * (len(value) > 20)})"
+    if isinstance(value, (list, tuple)) and deep:
+        sizes = [len(part) for part in value if isinstance(part, (str, list, dict))] or [0]
+        kinds = ", ".join(sorted({type(part).__name__ for part in value}))
+        return f"{text} ({kinds}) of sizes {min(sizes):,} to {max(sizes):,}, {sum(sizes):,} in all"
+    return text
 
 
 # ----------------------------------------------------------------------------------------- the recursion
@@ -415,6 +413,10 @@ class Level:
         if len(errors) > 5:
             self.notes.append(f"llm_query_batched: {len(errors)} of {total} items failed")
         if limit := next((e for e in errors.values() if isinstance(e, LimitReached)), None):
+            if paid := {i: answer for i, answer in enumerate(answers) if answer is not None}:
+                self.notes.append(
+                    f"answers before the limit: {as_text(paid)[: self.rlm.output_chars]}"
+                )
             raise RuntimeError(f"llm_query_batched failed: {limit}") from limit
         return answers
 
@@ -497,6 +499,7 @@ class Tree:
         have id, parent, depth, lane and time, ends have seconds and error. A lane is a call stack.
         """
         began, span = time.monotonic(), {"id": next(self.ids), "parent": parent, "error": None}
+        span["depth"] = depth
         self.emit("begin", kind, span["id"], parent, depth, **data)
         try:
             yield span
@@ -505,7 +508,7 @@ class Tree:
             raise
         finally:
             seconds = time.monotonic() - began
-            self.emit("end", kind, **{"depth": depth, "seconds": seconds, **span})
+            self.emit("end", kind, seconds=seconds, **span)
 
     def left(self) -> float | None:
         """Return the seconds left, or None without a limit."""
@@ -560,7 +563,9 @@ class Tree:
             raise
         except Exception as error:
             raise ModelError(f"the model raised {type(error).__name__}: {error}") from error
-        return reply if isinstance(reply, Reply) else Reply(str(reply))
+        if not isinstance(reply, (str, Reply)):
+            raise ModelError(f"the model returned a {type(reply).__name__}, not a str or a Reply")
+        return reply if isinstance(reply, Reply) else Reply(reply)
 
     def side_by_side(self, work: Callable, count: int, plain: bool) -> None:
         """Call work(0) to work(count - 1), here and in as many helper threads as are free.
@@ -651,12 +656,18 @@ class Tree:
             )
         headers = {"Authorization": f"Bearer {rlm.api_key}"} if rlm.api_key else {}
         body = {"model": name, "messages": messages, **rlm.options}
-        retry = Retry(rlm.tries - 1, backoff_factor=0.5, backoff_max=30, allowed_methods=None)
+        timeout, tries = rlm.timeout, rlm.tries
+        if free and self.rlm.max_seconds is not None:  # the last question is not to take long
+            timeout, tries = min(timeout, 60), 1
+        retry = Retry(tries - 1, backoff_factor=0.5, backoff_max=30, allowed_methods=None)
         while True:
             left = None if free else self.left()
-            wait, response, asked = min(rlm.timeout, left or rlm.timeout), None, None
+            wait, response, asked = min(timeout, left or timeout), None, None
             try:
-                http, end = session(max(rlm.concurrency, 1), os.getpid()), time.monotonic() + wait
+                http, end = (
+                    session(url, max(rlm.concurrency, 1), os.getpid()),
+                    time.monotonic() + wait,
+                )
                 response = http.post(
                     url, json=body, headers=headers, timeout=(min(10, wait), wait), stream=True,
                     allow_redirects=False,
@@ -685,9 +696,17 @@ class Tree:
                 retry = retry.increment("POST", url, error=LimitReached())
             except (urllib3.exceptions.MaxRetryError, LimitReached):
                 free or self.check()
-                raise ModelError(f"{problem} after {rlm.tries} tries") from None
+                raise ModelError(f"{problem} after {tries} tries") from None
             wait, left = asked or retry.get_backoff_time(), None if free else self.left()
-            self.emit("retry", "call", span["id"], span["parent"], 0, reason=problem, wait=wait)
+            self.emit(
+                "retry",
+                "call",
+                span["id"],
+                span["parent"],
+                span["depth"],
+                reason=problem,
+                wait=wait,
+            )
             if self.stopped.wait(wait if left is None else min(wait, left)):
                 raise RLMError("the run was stopped")
             free or self.check()
@@ -702,11 +721,14 @@ ADVICE = {
 
 
 @functools.cache
-def session(size: int, pid: int) -> requests.Session:
-    """Return this process's pool of connections."""
+def session(url: str, size: int, pid: int) -> requests.Session:
+    """Return this process's pool of connections to `url`; the environment is read once."""
     http = requests.Session()
     for scheme in ("http://", "https://"):
         http.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=size))
+    found = http.merge_environment_settings(url, {}, None, None, None)
+    http.proxies, http.verify, http.cert = found["proxies"], found["verify"], found["cert"]
+    http.trust_env = False  # or ~/.netrc would replace the key
     return http
 
 
@@ -740,9 +762,10 @@ def parse(text: str, status: int) -> tuple[Reply | None, int, str]:
             content = "".join(p.get("text") or "" for p in parts if p.get("type", "text") == "text")
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
         counts = (usage.get("prompt_tokens"), cached, usage.get("completion_tokens"))
-        cut = choice.get("finish_reason") == "length"
-        return Reply(content, *(n or 0 for n in counts), usage.get("cost"), cut), status, ""
-    except (KeyError, IndexError, TypeError, AttributeError):
+        cut, cost = choice.get("finish_reason") == "length", usage.get("cost")
+        reply = Reply("" + content, *(int(n or 0) for n in counts), cost and float(cost), cut)
+        return reply, status, ""
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return None, status, f"not a chat completion: {' '.join(text.split())[:200]}"
 
 
@@ -822,22 +845,24 @@ class Live:
             yield from (self.line(e, x) for x in [*code.splitlines(), "→", *output.splitlines()])
         else:
             said = f"✗ {e['error'].splitlines()[-1]}" if e["error"] else first(output)
-            turn = self.begun.get(e["parent"], {}).get("turn")
-            yield self.line(e, f"turn {turn} · {e['seconds']:.1f} s · {first(code)} → {said}")
+            turn = self.begun.get(e["parent"], {})
+            cost = f"{e['seconds']:.1f} s · {turn.get('tokens', 0):,} tokens"
+            yield self.line(e, f"turn {turn.get('turn')} · {cost} · {first(code)} → {said}")
 
     def end_batch(self, e):
         total, failed = self.begun[e["id"]]["total"], e.get("failed", 0)
         yield self.line(e, f"  {bar(total, total)} · {failed} failed · {e['seconds']:.1f} s")
 
     def end_call(self, e):
-        begun = self.begun[e["id"]]
+        begun, turn = self.begun[e["id"]], self.begun.get(e["parent"], {})
+        if not e["error"]:
+            turn["tokens"] = e["usage"]["prompt_tokens"] + e["usage"]["completion_tokens"]
         if e["error"]:
             yield self.line(e, f"  ✗ {begun['model']}: {e['error']}")
-        elif len(begun["messages"]) == 1 and self.begun.get(e["parent"], {}).get("kind") == "cell":
-            ask, tokens = begun["messages"][0]["content"], e["usage"]["completion_tokens"]
-            yield self.line(
-                e, f"  {begun['model']} · {tokens} tokens · {first(ask)} → {first(e['reply'])}"
-            )
+        elif turn.get("kind") == "cell":
+            asked = first(begun["messages"][0]["content"])
+            said = f"{begun['model']} · {turn['tokens']:,} tokens · {asked} → {first(e['reply'])}"
+            yield self.line(e, f"  {said}")
 
     def retry_call(self, e):
         yield self.line(e, f"  ✗ again in {e['wait']:.1f} s: {e['reason']}")
@@ -850,7 +875,7 @@ class Live:
     def draw(self, lines: list[str]) -> None:
         """Write lines above the bars; what a model printed cannot move the cursor."""
         bars = list(self.bars.values()) if self.tty else []
-        width = shutil.get_terminal_size().columns - 1 if self.tty else 199
+        width = os.get_terminal_size(self.stream.fileno()).columns - 1 if self.tty else 199
         out = [re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", line) for line in lines + bars]
         out = [line if self.verbose else line[:width] for line in out]
         if self.color:
@@ -947,7 +972,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--quiet", action="store_true", help="show the answer and nothing else")
     parser.add_argument("--verbose", action="store_true", help="show code and output in full")
-    given = vars(parser.parse_args(argv))
+    given = vars(parser.parse_intermixed_args(argv))
     question, files, quiet, verbose = (
         given.pop(k) for k in ("question", "files", "quiet", "verbose")
     )

@@ -21,6 +21,7 @@ import ctypes
 import dataclasses
 import enum
 import functools
+import gc
 import importlib
 import json
 import linecache
@@ -119,8 +120,9 @@ SECCOMP = {  # machine: its audit number, and the system calls let through: read
     "aarch64": """c00000b7 63 64 62 222 226 215 214 216 233 98 134 135 139 132 102 103 124 172 178
         93 94 128 169 113 114 165 153 278 293""",
 }
+LIBC = ctypes.CDLL(None)
 CELL = "<cell "  # how the file names of cells begin
-CHUNK = 1 << 22  # characters of text in one frame
+CHUNK = 1 << 17  # characters of text in one frame
 FRAME_BYTES = 1 << 28  # the longest frame that the host takes from a worker
 FRAME_NODES = 1 << 22  # and its most lists and dicts: "[[],[],..." grows twentyfold in memory
 
@@ -153,7 +155,7 @@ class Policy(RestrictingNodeTransformer):
 
     NATIVE = """
         AnnAssign Assign AsyncFor AsyncFunctionDef AsyncWith AugAssign Await Call Constant For
-        FunctionDef Global Import ImportFrom Lambda Match MatchAs MatchClass MatchMapping MatchOr
+        FunctionDef Global Import Lambda Match MatchAs MatchClass MatchMapping MatchOr
         MatchSequence MatchSingleton MatchStar MatchValue Module Name NamedExpr Nonlocal ParamSpec
         Starred Subscript TypeAlias TypeVar TypeVarTuple With comprehension"""
     in_pattern = False
@@ -205,6 +207,10 @@ class Policy(RestrictingNodeTransformer):
             self.error(node, refusal(node.name))
         return node
 
+    def visit_ImportFrom(self, node):
+        self.visit_alias(ast.alias(node.module or "", lineno=node.lineno))
+        return self.node_contents_visit(node)
+
 
 for _kind in Policy.NATIVE.split():
     setattr(Policy, f"visit_{_kind}", RestrictingNodeTransformer.node_contents_visit)
@@ -235,7 +241,7 @@ def own(obj, name=""):
     such as `Enum._convert_`, which reads any module, or `property.__init__`, which rewrites one.
     """
     kind = type(obj)
-    cls = obj if issubclass(kind, type) else kind
+    cls = obj if issubclass(kind, type) else obj.__self_class__ if kind is super else kind
     mine = cls.__module__ == "__main__"
     if kind is types.FunctionType:
         mine = obj.__code__.co_filename.startswith(CELL)
@@ -244,6 +250,7 @@ def own(obj, name=""):
         mine = open_to_all and (name == "__dict__" or name[:1] != "_")
     elif name in INTERNAL or (name.startswith("_") and not is_dunder(name)):
         bases = cls.__mro__ + (kind.__mro__ if cls is obj else ())
+        bases = bases[bases.index(obj.__thisclass__) + 1 if kind is super else 0 :]
         holder = next((base for base in bases if name in base.__dict__), cls)
         mine = (
             holder.__module__ == "__main__" or holder in DATA or issubclass(holder, BaseException)
@@ -271,12 +278,16 @@ def safe_getattr(obj, name, *default):
             me = () if cls is obj else (obj.__self__ if kind is super else obj,)
             return lambda *args: safe_write(write, *me, *args)
         if name in INTERNAL:
-            kind is super or cls in DATA or issubclass(cls, BaseException) or own(obj, name)
+            known = cls in DATA or issubclass(cls, BaseException)
+            known = known or (cls is obj and is_plain_base(cls))
+            kind is super or known or own(obj, name)
         elif name in ("__dict__", "__annotations__") or not (is_dunder(name) or name in CHECKED):
             own(obj, name)
     value = getattr(obj, name, *default)
     kind = type(value)
     if kind not in JUDGED and type(obj) not in SECRET:
+        if name == "__dict__":
+            return Names(value, lambda name, value: safe_write(setattr, obj, name, value))
         return dict(value) if name == "__annotations__" else value
     if kind in SECRET or type(obj) in SECRET:
         raise AttributeError(refusal(name))
@@ -303,13 +314,19 @@ def safe_hasattr(obj, name):
 
 
 class Names(dict):
-    """What `globals` gives to a cell: a copy, from which assignments go through."""
+    """A copy of variables for a cell; what is assigned in it goes through `write`."""
+
+    def __init__(self, values, write):
+        super().__init__({name: value for name, value in values.items() if not is_dunder(name)})
+        self._write = write
 
     def __setitem__(self, name, value):
-        if is_dunder(name := str.__str__(name)) or not name.isidentifier():
-            raise KeyError(refusal(name))
-        self.frame.f_globals[name] = value
-        dict.__setitem__(self, name, value)
+        self._write(name := str.__str__(name), value)
+        super().__setitem__(name, value)
+
+    def update(self, *args, **kwargs):
+        for name, value in dict(*args, **kwargs).items():
+            self[name] = value
 
 
 def names_of(call: str) -> Names:
@@ -317,11 +334,17 @@ def names_of(call: str) -> Names:
     frame = sys._getframe(2)
     if not frame.f_code.co_filename.startswith(CELL):  # the library was made to call it
         raise RuntimeError(refusal(call))
-    found = frame.f_globals if call == "globals" else frame.f_globals | frame.f_locals
-    found = frame.f_locals if call == "locals" else found
-    names = Names({name: value for name, value in found.items() if not is_dunder(name)})
-    names.frame = frame
-    return names
+    variables = frame.f_globals
+
+    def write(name, value):
+        if is_dunder(name) or not name.isidentifier():
+            raise KeyError(refusal(name))
+        variables[name] = value
+
+    if call == "globals":
+        return Names(variables, write)
+    found = frame.f_locals if call == "locals" else variables | frame.f_locals
+    return Names(found, lambda name, value: None)
 
 
 def safe_vars(*obj):
@@ -353,22 +376,29 @@ class Type(metaclass=TypeOfTypes):
     __class_getitem__ = classmethod(types.GenericAlias)
 
 
+def is_plain_base(cls) -> bool:
+    """Return whether a class of the library has nothing in it that reads or writes for its heirs."""
+    plain = cls.__module__ in BASES.split() and cls.__name__[0] != "_"
+    return plain and not issubclass(cls, (type, property))
+
+
 def safe_build_class(body, name, *bases, **options):
     """`class` for cells: inherits from own classes and plain data, not from what can read or write."""
     for base in bases:
-        known = isinstance(base, type) and (base.__module__ == "__main__" or base in DATA)
-        known = known or (isinstance(base, type) and issubclass(base, BaseException))
-        known = known or base in (typing.NamedTuple, typing.TypedDict)
-        kind = base if isinstance(base, type) else type(base)
-        fine = kind.__module__ in BASES.split() and (kind is not base or kind.__name__[0] != "_")
-        if not known and (not fine or issubclass(kind, type)):
-            raise TypeError(f"inheriting from {base!r} is refused: use a plain class")
+        named = base is typing.NamedTuple or base is typing.TypedDict
+        alias = type(base).__module__ in ("typing", "types")
+        for cls in () if named else types.resolve_bases([base]) if alias else [base]:
+            own_or_data = issubclass(type(cls), type) and (
+                cls.__module__ == "__main__" or cls in DATA or issubclass(cls, BaseException)
+            )
+            if not own_or_data and not (issubclass(type(cls), type) and is_plain_base(cls)):
+                raise TypeError(f"inheriting from {cls!r} is refused: use a plain class")
     return builtins.__build_class__(body, name, *bases, **options)
 
 
 def safe_import(name, globals=None, locals=None, fromlist=(), level=0):
     """`import` for cells, and for C code that works for them."""
-    if name in LAZY:
+    if name in LAZY and set(fromlist or ()) <= {"__doc__"}:
         return sys.modules[name]
     if level or name not in VIEWS:
         raise ImportError(f"import of {name!r} is refused; there are {', '.join(VIEWS)}", name=name)
@@ -567,8 +597,9 @@ class Output:
         return len(text)
 
     def text(self) -> str:
-        middle = f"\n... [{self._left_out:,} characters left out] ...\n" if self._left_out else ""
-        return self._head + middle + self._tail
+        left_out = self._left_out + max(len(self._tail) - self._half, 0)
+        middle = f"\n... [{left_out:,} characters left out] ...\n" if left_out else ""
+        return self._head + middle + self._tail[-self._half :]
 
 
 def describe(error: BaseException) -> str:
@@ -684,8 +715,9 @@ def lock_down(memory_mb: int) -> tuple[str, ...]:
     steps += [(end, 0, 0, 0x50001), (end, 0, 0, 0x7FFF0000)]  # EPERM, or let it through
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
     header = ctypes.create_string_buffer(struct.pack("HP", len(steps), ctypes.addressof(code)))
-    prctl = ctypes.CDLL(None).prctl
-    failed = prctl(38, 1, 0, 0, 0) or prctl(22, 2, header, 0, 0)  # no_new_privs, then the filter
+    failed = LIBC.prctl(38, 1, 0, 0, 0) or LIBC.prctl(
+        22, 2, header, 0, 0
+    )  # no_new_privs, then the filter
     return ("language", "rlimits") if failed else ("language", "rlimits", "seccomp")
 
 
@@ -701,7 +733,7 @@ def send_value(pipe: Connection, value) -> None:
 def receive_value(pipe: Connection):
     """Return what `send_value` sent; text grows in place, so that it is in memory once."""
     kind, text = pipe.recv_bytes(), ""
-    while frame := pipe.recv_bytes():
+    for frame in iter(pipe.recv_bytes, b""):  # in a `while` Python 3.11 would copy all each time
         text += frame.decode("utf-8", "surrogatepass")
     return text if kind == b"text" else json.loads(text)
 
@@ -748,6 +780,9 @@ def serve(fd: int) -> None:
             importlib.import_module(name)
     os.chdir(empty := tempfile.mkdtemp())
     os.rmdir(empty)  # a folder that is gone stays empty
+    gc.collect()
+    gc.freeze()  # a worker's collector leaves alone what it shares with this process
+    gc.disable()
     while True:
         key, fds, *_ = socket.recv_fds(control, 8, 1)
         if not key:  # the host is gone; so is this process group, which is all workers
@@ -761,8 +796,9 @@ def serve(fd: int) -> None:
             os.close(fds[0])
         else:
             control.close()
+            gc.enable()
             if sys.platform == "linux":
-                ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # die with this server
+                LIBC.prctl(1, signal.SIGKILL)  # die with this server
             with contextlib.suppress(EOFError, OSError):
                 work(Connection(fds[0]))
             os._exit(0)
@@ -884,8 +920,10 @@ class Sandbox:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         self._key, self._hello, self._deadline = os.urandom(8), None, float("inf")
-        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # half a frame must not stop us
-            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 10, 0))
+        for option, seconds in ((socket.SO_SNDTIMEO, 10), (socket.SO_RCVTIMEO, 2)):
+            ours.setsockopt(
+                socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0)
+            )  # half a frame
         with theirs:
             tell_server(self._key, [theirs.fileno()])
         self._pipe, self._poll = Connection(ours.detach()), select.poll()
@@ -901,7 +939,7 @@ class Sandbox:
         return self._hello
 
     def _kill(self) -> None:
-        pipe, self._pipe = self._pipe, None
+        pipe, self._pipe, self._hello = self._pipe, None, None
         if pipe is not None:
             tell_server(self._key)
             pipe.close()
