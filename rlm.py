@@ -844,10 +844,10 @@ class Live:
         if self.verbose:
             yield from (self.line(e, x) for x in [*code.splitlines(), "→", *output.splitlines()])
         else:
-            said = f"✗ {e['error'].splitlines()[-1]}" if e["error"] else first(output)
-            turn = self.begun.get(e["parent"], {})
+            room, turn = max((self.width() - 44) // 2, 20), self.begun.get(e["parent"], {})
+            said = f"✗ {e['error'].splitlines()[-1]}" if e["error"] else first(output, room)
             cost = f"{e['seconds']:.1f} s · {turn.get('tokens', 0):,} tokens"
-            yield self.line(e, f"turn {turn.get('turn')} · {cost} · {first(code)} → {said}")
+            yield self.line(e, f"turn {turn.get('turn')} · {first(code, room)} → {said} · {cost}")
 
     def end_batch(self, e):
         total, failed = self.begun[e["id"]]["total"], e.get("failed", 0)
@@ -872,10 +872,13 @@ class Live:
         name = self.names.get(e["id"], "")
         return f"{'│  ' * name.count('.')}{name} {text}"
 
+    def width(self) -> int:
+        return os.get_terminal_size(self.stream.fileno()).columns if self.tty else 160
+
     def draw(self, lines: list[str]) -> None:
         """Write lines above the bars; what a model printed cannot move the cursor."""
         bars = list(self.bars.values()) if self.tty else []
-        width = os.get_terminal_size(self.stream.fileno()).columns - 1 if self.tty else 199
+        width = self.width() - 1
         out = [re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", line) for line in lines + bars]
         out = [line if self.verbose else line[:width] for line in out]
         if self.color:
@@ -886,10 +889,10 @@ class Live:
         self.drawn = len(bars)
 
 
-def first(value: Any) -> str:
-    """Return the first line, shortened."""
+def first(value: Any, room: int = 40) -> str:
+    """Return the first line, shortened to `room` characters."""
     line = next(iter(as_text(value).strip().splitlines()), "")
-    return line if len(line) <= 40 else line[:39] + "…"
+    return line if len(line) <= room else line[: room - 1] + "…"
 
 
 def bar(done: int, total: int) -> str:
