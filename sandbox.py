@@ -28,7 +28,6 @@ import linecache
 import mmap
 import os
 import re
-import resource
 import select
 import signal
 import socket
@@ -46,6 +45,11 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES, RestrictingNodeTransformer
+
+try:
+    import resource
+except ImportError:
+    raise ImportError("this needs Linux or macOS; on Windows, run it under WSL") from None
 
 # ------------------------------------------------------------------------------ tables: what may be
 
