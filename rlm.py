@@ -778,7 +778,7 @@ class Trace:
     lock, begun, runs = threading.Lock(), set(), itertools.count(1)
 
     def __init__(self, path: str):
-        self.path, self.run = os.path.abspath(path), next(self.runs)
+        self.path, self.run, self.names = os.path.abspath(path), next(self.runs), {}
         with self.lock:
             if self.path not in self.begun:
                 try:
@@ -791,7 +791,11 @@ class Trace:
         phase, kind = {"begin": "B", "end": "E"}.get(event["event"], "i"), event["kind"]
         data = {k: v for k, v in event.items() if k not in ("event", "kind", "lane", "time")}
         name = f"{kind} {event.get('turn', event.get('total', ''))}".strip()
-        known = {"name": name if phase == "B" else event["event"], "cat": kind, "ph": phase}
+        if phase == "B":
+            self.names[event["id"]] = name
+        elif phase == "E":  # named as its begin, or speedscope takes them for two
+            name = self.names.pop(event["id"], kind)
+        known = {"name": name if phase != "i" else event["event"], "cat": kind, "ph": phase}
         known |= {"ts": round(event["time"] * 1e6), "pid": self.run, "tid": event["lane"]}
         with self.lock, open(self.path, "r+b") as file:
             comma = b",\n" if file.seek(-2, os.SEEK_END) > 1 else b"\n"  # over the last bracket

@@ -131,6 +131,7 @@ FRAME_BYTES = 1 << 28  # the longest frame that the host takes from a worker
 FRAME_NODES = 1 << 22  # and its most lists and dicts: "[[],[],..." grows twentyfold in memory
 
 View = type("View", (types.ModuleType,), {})  # how a module looks from a cell
+MADE = set()  # the types of objects that cells made, so far
 is_dunder = re.compile("__.*__$").match
 refusal = "the name {!r} is refused: it leads to Python's internals; use plain data instead".format
 
@@ -152,7 +153,7 @@ TimeIsUp.__module__, TimeIsUp.__qualname__ = "builtins", "TimeoutError"  # as it
 class Policy(RestrictingNodeTransformer):
     """Attributes go through guards, names of internals are refused, the rest compiles as in Python.
 
-    `a.b` becomes `"@getattr"(a, "b")`, and `a.b = c` becomes `"@own"(a, "b").b = c`. The names of
+    `a.b` becomes `"@read"(a, "b")`, and `a.b = c` becomes `"@own"(a, "b").b = c`. The names of
     the guards are no identifiers, so nothing that a cell can write rebinds them. Nodes that neither
     RestrictedPython nor `NATIVE` knows, such as those of a future Python, stay refused.
     """
@@ -184,8 +185,10 @@ class Policy(RestrictingNodeTransformer):
         self.node_contents_visit(node)
         args, load = (node, node.value, ast.Constant(node.attr)), isinstance(node.ctx, ast.Load)
         if load and (node.attr[0] != "_" or is_dunder(node.attr)):
-            native = self.in_pattern or node.attr in HARMLESS
-            return node if native else self.guard("getattr", *args)
+            if self.in_pattern or node.attr in HARMLESS:
+                return node
+            plain = node.attr[0] != "_" and node.attr not in CHECKED
+            return self.guard("read" if plain else "getattr", *args)
         node.value = self.guard("own", *args)
         return node  # still an attribute, as Python has to mangle `__x`
 
@@ -245,6 +248,8 @@ def own(obj, name=""):
     such as `Enum._convert_`, which reads any module, or `property.__init__`, which rewrites one.
     """
     kind = type(obj)
+    if kind in MADE and name[:1] != "_" and name not in FORMATS:
+        return obj  # the fast way
     cls = obj if issubclass(kind, type) else obj.__self_class__ if kind is super else kind
     mine = cls.__module__ == "__main__"
     if kind is types.FunctionType:
@@ -261,11 +266,13 @@ def own(obj, name=""):
         )
     if not mine or (name in FORMATS and issubclass(cls, str)):  # `s.format += spy` hands it out
         raise AttributeError(f"{name!r} of a {kind.__name__!r} is refused: no cell made it")
+    if kind.__module__ == "__main__":
+        MADE.add(kind)
     return obj
 
 
 def safe_getattr(obj, name, *default):
-    """Return `obj.name` for any name: what most attributes in a cell compile to."""
+    """Return `obj.name` for any name, or say why not."""
     if name[:1] == "_" or name in CHECKED or name in FORBIDDEN:
         kind = type(obj)
         cls = obj if issubclass(kind, type) else kind
@@ -287,12 +294,18 @@ def safe_getattr(obj, name, *default):
             kind is super or known or own(obj, name)
         elif name in ("__dict__", "__annotations__") or not (is_dunder(name) or name in CHECKED):
             own(obj, name)
+    value = read(obj, name, *default)
+    if name == "__dict__":
+        return Names(value, lambda name, value: safe_write(setattr, obj, name, value))
+    return dict(value) if name == "__annotations__" else value
+
+
+def read(obj, name, *default):
+    """Return `obj.name` for a plain name: what most attributes in a cell compile to."""
     value = getattr(obj, name, *default)
     kind = type(value)
     if kind not in JUDGED and type(obj) not in SECRET:
-        if name == "__dict__":
-            return Names(value, lambda name, value: safe_write(setattr, obj, name, value))
-        return dict(value) if name == "__annotations__" else value
+        return value
     if kind in SECRET or type(obj) in SECRET:
         raise AttributeError(refusal(name))
     if kind is types.MappingProxyType:  # an operator would hand out what is behind it
@@ -429,6 +442,7 @@ SAFE_BUILTINS = {
     "setattr": lambda obj, name, value: safe_write(setattr, obj, name, value),
     "delattr": lambda obj, name: safe_write(delattr, obj, name),
     "@getattr": safe_getattr,
+    "@read": read,
     "@own": own,
     "@show": lambda value: None if value is None else print(repr(value)),
 }

@@ -670,6 +670,7 @@ def slices(trace: list[dict[str, Any]]) -> list[Slice]:
             stacks[lane].append(found[-1])
         if event["ph"] == "E":
             slice = stacks[lane].pop()
+            assert slice.name == event["name"]  # or speedscope takes them for two
             slice.end, slice.args = event["ts"], slice.args | event.get("args", {})
     return found
 
