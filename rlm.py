@@ -5,8 +5,7 @@
 The context is a variable in a REPL (sandbox.py), not part of the prompt. The model writes code that
 looks at it and asks sub-calls about the pieces: `llm_query` is one model call when the piece fits,
 and else a child RLM with a REPL of its own, to any depth (Zhang, Kraska, Khattab, arXiv 2512.24601).
-In order: records, the recursion, what a tree shares, the HTTP client, the trace and the live view,
-the command line. Not here: what is said to models (prompts/), streaming, other kinds of API.
+Not here: what is said to models (prompts/), streaming, other kinds of API.
 """
 
 # ruff: noqa: RUF009 - flag() returns a dataclasses.field
@@ -18,6 +17,7 @@ import functools
 import inspect
 import itertools
 import json
+import math
 import os
 import re
 import signal
@@ -26,21 +26,22 @@ import sys
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import requests
 import urllib3
-from urllib3.util import Retry
 
 if __package__:
     from .sandbox import Sandbox, SandboxError
 else:
     from sandbox import Sandbox, SandboxError
 
-# ------------------------------------------------------------------------ records: what goes in and out
+# ----------------------------------------------------------------- records: what goes in and out
 
 
 class RLMError(Exception):
@@ -89,17 +90,15 @@ class Usage:
 
     def __str__(self):
         cached = f" ({self.cached_tokens:,} cached)" if self.cached_tokens else ""
-        tokens = f"{self.prompt_tokens + self.completion_tokens:,} tokens{cached}"
         cost = "" if self.cost is None else f" · ${self.cost:.4f}"
-        return f"{self.calls:,} call{'s' * (self.calls != 1)} · {tokens}{cost}"
+        tokens = self.prompt_tokens + self.completion_tokens
+        return f"{self.calls:,} call{'s' * (self.calls != 1)} · {tokens:,} tokens{cached}{cost}"
 
 
 @dataclass
 class Completion:
-    """The answer (any JSON value), how the run ended ("final", "max_turns" or "limit"), its cost.
-
-    depth: the deepest level reached; turns, messages: of the root, exactly as they were sent.
-    """
+    """The answer, how it ended ("final", "max_turns" or "limit"), the usage and depth of the tree,
+    and the root's turns, seconds and messages, exactly as they were sent."""
 
     answer: Any
     finish_reason: str
@@ -118,28 +117,23 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def size_of(prompt: Any, context: Any) -> int:
-    """Return the characters of a sub-call."""
-    return len(as_text(prompt)) + (0 if context is None else len(as_text(context)))
-
-
-def describe(value: Any, deep: bool = True) -> str:
+def describe(value: Any, inside: int = 20) -> str:
     """Return the type and sizes of a context: "a str of 1,234 characters"."""
-    if not isinstance(value, (str, dict, list, tuple)):
-        return f"a {type(value).__name__}"
-    things = {str: "characters", dict: "keys"}.get(type(value), "items")
-    text = f"a {type(value).__name__} of {len(value):,} {things}"
-    if isinstance(value, dict) and deep:
-        parts = [f"{str(k)[:40]!r}: {describe(v, False)}" for k, v in list(value.items())[:20]]
-        return f"{text} ({'; '.join(parts)}{'; ...' * (len(value) > 20)})"
-    if isinstance(value, (list, tuple)) and deep:
+    if isinstance(value, dict):
+        some = itertools.islice(value.items(), inside)
+        parts = "; ".join(f"{str(key)[:40]!r}: {describe(part, 0)}" for key, part in some)
+        return f"a dict of {len(value):,} keys" + f" ({parts}; ...)" * bool(parts)
+    if isinstance(value, list):
         sizes = [len(part) for part in value if isinstance(part, (str, list, dict))] or [0]
         kinds = ", ".join(sorted({type(part).__name__ for part in value}))
-        return f"{text} ({kinds}) of sizes {min(sizes):,} to {max(sizes):,}, {sum(sizes):,} in all"
-    return text
+        return f"a list of {len(value):,} items ({kinds}) of sizes {min(sizes):,} to {max(sizes):,}"
+    return f"a {type(value).__name__} of {len(as_text(value)):,} characters"
 
 
-# ----------------------------------------------------------------------------------------- the recursion
+# --------------------------------------------------------------------------------- the recursion
+
+OPENAI, PROMPTS = "https://api.openai.com/v1", str(Path(__file__).parent / "prompts")
+env = os.environ.get
 
 
 def flag(default, help: str, type: Any = None, **more):
@@ -148,25 +142,17 @@ def flag(default, help: str, type: Any = None, **more):
     return field(default_factory=factory, metadata={"help": help, "type": type}, **more)
 
 
-def env(name: str, default: str | None = None) -> Callable:
-    return lambda: os.environ.get(name, default)
-
-
-OPENAI, HERE = "https://api.openai.com/v1", str(Path(__file__).parent / "prompts")
-
-
 @dataclass
 class RLM:
-    """A recursive language model; the fields configure every level of the tree.
+    """A recursive language model; its fields configure all levels, and may be shared by threads.
 
-    `model` is a name for the HTTP API, or a callable `messages -> str | Reply`. Can be pickled, and
-    shared between threads. `on_event` gets a dict for each step, see `Tree.span`.
+    `model` is a name for the HTTP API, or a callable `messages -> str | Reply`.
     """
 
-    model: str | Callable = flag(env("RLM_MODEL", "gpt-5-mini"), "the model", str)
+    model: str | Callable = flag(lambda: env("RLM_MODEL", "gpt-5-mini"), "the model", str)
     sub_model: str | Callable | None = flag(None, "the model below the root, if another", str)
-    base_url: str = flag(env("OPENAI_BASE_URL", OPENAI), "an OpenAI-compatible API", str)
-    api_key: str | None = flag(env("OPENAI_API_KEY"), "its key ($OPENAI_API_KEY)", str, repr=False)
+    base_url: str = flag(lambda: env("OPENAI_BASE_URL", OPENAI), "an OpenAI-compatible API", str)
+    api_key: str | None = flag(lambda: env("OPENAI_API_KEY"), "its key", str, repr=False)
     options: dict = flag(dict, "more fields of each request, such as temperature")
     max_depth: int = flag(3, "calls at this depth and below are plain model calls", int)
     max_turns: int = flag(30, "turns of each RLM before it must answer", int)
@@ -182,16 +168,13 @@ class RLM:
     timeout: float = flag(600, "seconds to wait for one answer", float)
     tries: int = flag(5, "tries of a call that fails for a while", int)
     prices: dict = flag(dict, "{model: (input, cached, output)}, dollars per million tokens")
-    prompts: str = flag(HERE, "folder of the prompts", str)
-    trace: str | None = flag(None, "file for a trace, to be opened in Perfetto or speedscope", str)
+    prompts: str = flag(PROMPTS, "folder of the prompts", str)
+    trace: str | None = flag(None, "file for a trace, for Perfetto or speedscope", str)
     tools: dict = flag(dict, "{name: function} for the REPL, beside llm_query")
-    on_event: Callable | None = flag(None, "called with every event")
+    on_event: Callable | None = flag(None, "called with every event: see Tree.span")
 
     def completion(self, prompt: str, context: Any = None) -> Completion:
-        """Answer `prompt` about `context`, any JSON value; without one, the prompt is the context.
-
-        Raises RLMError, with the usage so far on it, when the run cannot go on.
-        """
+        """Answer `prompt` about `context`, any JSON value, or about itself; may raise RLMError."""
         if context is None and self.max_depth > 0:
             prompt, context = self.say("whole"), prompt
         tree = Tree(self)
@@ -206,16 +189,10 @@ class RLM:
     def say(self, name: str, **values) -> str:
         """Return the prompt `name`, filled in."""
         try:
-            return prompt_template(str(self.prompts), name).substitute(values).strip()
+            text = Path(self.prompts, f"{name}.txt").read_text("utf-8")
+            return string.Template(text).substitute(values).strip()
         except (OSError, KeyError, ValueError) as error:
-            raise RLMError(
-                f"the prompt {name!r} in {self.prompts} is not usable: {error}"
-            ) from None
-
-
-@functools.cache
-def prompt_template(folder: str, name: str) -> string.Template:
-    return string.Template(Path(folder, f"{name}.txt").read_text("utf-8"))
+            raise RLMError(f"prompt {name!r} in {self.prompts} is not usable: {error}") from None
 
 
 @dataclass
@@ -227,231 +204,191 @@ class Level:
     prompt: str
     context: Any
     depth: int = 0
-    parent: int | None = None  # the event in which this happens
+    alone: bool = False  # see Tree.worker
 
     def complete(self) -> Completion:
         """Converse until there is an answer."""
-        began, tree = time.monotonic(), self.tree
-        tree.deepest = max(tree.deepest, self.depth)
-        self.messages, self.notes, self.turns = [], [], 0
-        about = {"model": name_of(self.rlm.model), "prompt": self.prompt}
-        about["context"] = describe(self.context)
-        with tree.span("completion", self.parent, self.depth, **about) as span:
-            self.parent = span["id"]
+        tree, self.messages, self.turns = self.tree, [], 0
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 50 * self.depth))
+        name, self.about = name_of(self.rlm.model), describe(self.context)
+        about = {"model": name, "prompt": self.prompt, "context": self.about}
+        with tree.span("completion", self.depth, **about) as span:
             try:
                 answer, reason = self.converse()
                 span.update(answer=answer, finish_reason=reason)
             finally:
                 span.update(turns=self.turns, messages=self.messages, usage=asdict(tree.usage))
-        seconds = time.monotonic() - began
-        return Completion(
-            answer, reason, tree.usage, tree.deepest, self.turns, seconds, self.messages
-        )
+        seconds, usage = span["seconds"], tree.usage
+        return Completion(answer, reason, usage, tree.deepest, self.turns, seconds, self.messages)
 
     def converse(self) -> tuple[Any, str]:
         """Ask for code and run it, turn by turn, until it calls FINAL; return answer and reason."""
-        rlm, say = self.rlm, self.rlm.say
+        rlm = self.rlm
         if self.depth >= rlm.max_depth:  # the root at max_depth=0: the model alone
-            self.tell(self.prompt if self.context is None else self.leaf(self.prompt, self.context))
+            self.tell(self.leaf(self.prompt, self.context))
             return self.ask().text, "final"
-        tools = {
-            "llm_query": self.llm_query,
-            "llm_query_batched": self.llm_query_batched,
-            **rlm.tools,
-        }
-        limits = {
-            name: getattr(rlm, name) for name in ("cell_seconds", "memory_mb", "output_chars")
-        }
-        with self.tree.worker(), Sandbox({"context": self.context}, tools, **limits) as repl:
-            self.tree.repls.add(repl)
+        with self.tree.worker(self) as repl:
             self.tell(self.system(), "system")
-            self.tell(say("task", prompt=self.prompt, description=describe(self.context)))
+            self.tell(rlm.say("task", prompt=self.prompt, description=self.about))
             try:
                 while self.turns < rlm.max_turns:
                     if final := self.turn(repl):
                         return final.value, "final"
-                return self.last(f"all {rlm.max_turns} turns are used"), "max_turns"
+                why, reason = f"all {rlm.max_turns} turns are used", "max_turns"
             except LimitReached as limit:
+                why, reason = str(limit), "limit"
                 if self.depth:
                     raise
-                return self.last(str(limit), free=True), "limit"
-            finally:
-                self.tree.repls.discard(repl)
+            self.tell(rlm.say("last", reason=why))
+            text = self.ask(free=self.depth == 0).text
+        for code in textual_final(CODE.sub(r"\1", text)):
+            with contextlib.suppress(ValueError, SyntaxError):
+                text = ast.literal_eval(code.removeprefix("FINAL"))
+        return text, reason
 
-    def turn(self, repl: Sandbox):
-        """Ask for code, run it, tell what it printed; return the Final, or None."""
-        self.turns += 1
-        with self.tree.span("turn", self.parent, self.depth, turn=self.turns) as span:
-            reply = self.ask(span["id"])
-            codes, outputs, final = [] if reply.cut else CODE.findall(reply.text), [], None
-            if not codes and (found := not reply.cut and textual_final(reply.text)):
-                codes = [found]
-            elif codes and (found := textual_final(CODE.sub("", reply.text))):
-                codes.append(found)
-            for code in codes:
-                final, output, error = self.cell(repl, code, span["id"])
-                outputs.append(output)
-                if final or error:
-                    break
-            if not codes:
-                outputs.append(self.rlm.say("cut" if reply.cut else "remind"))
-            if not final:
-                self.tell(self.rlm.say("turn", output="\n".join(outputs), left=self.left()))
-        return final
-
-    def cell(self, repl: Sandbox, code: str, parent: int):
-        """Run a cell; return its Final or None, its output with any error, and the error or None."""
-        with self.tree.span("cell", parent, self.depth, code=code) as span:
-            self.here, self.notes = span["id"], []
-            try:
-                output, error, final = repl.run(code, self.tree.left())
-            except SandboxError as broken:
-                output, error, final = "", f"SandboxError: {broken}; your variables are gone", None
-            parts = [output.rstrip("\n"), *self.notes, error]
-            output = "\n".join(part for part in parts if part) or "(no output)"
-            span.update(output=output, error=error)
-        return final, output, error
-
-    def last(self, reason: str, free: bool = False) -> Any:
-        """Ask outright for the best answer; `free`: outside the limits."""
-        self.tell(self.rlm.say("last", reason=reason))
-        text = self.ask(free=free).text
-        found = textual_final(text) or textual_final("\n".join(CODE.findall(text)))
-        with contextlib.suppress(ValueError, SyntaxError):
-            return ast.literal_eval(found[6:-1]) if found else text
-        return text
-
-    def system(self) -> str:
-        """Return the system prompt, which is the same for all turns."""
-        rlm, lines = self.rlm, []
-        for name, tool in rlm.tools.items():
-            try:
-                name += str(inspect.signature(tool))
-            except ValueError:  # some builtins have none
-                name += "(...)"
-            lines.append(f"- `{name}`: {(inspect.getdoc(tool) or '').partition(chr(10))[0]}")
-        longer = rlm.say("longer" if self.depth + 1 < rlm.max_depth else "longest")
-        limits = {"output_chars": f"{rlm.output_chars:,}", "leaf_chars": f"{rlm.leaf_chars:,}"}
-        tools = "\n".join(lines)
-        return rlm.say("system", tools=tools, longer=longer, max_turns=rlm.max_turns, **limits)
-
-    def left(self) -> str:
-        """Return the line that tells the model what is left."""
-        left = [f"turn {self.turns} of {self.rlm.max_turns}"]
-        for name, used in self.tree.used().items():
-            if (limit := getattr(self.tree.rlm, f"max_{name}")) is not None:
-                left.append(f"{used:,.6g} of {limit:,} {name} used")
-        return ", ".join(left)
-
-    def tell(self, text: str, role: str = "user") -> None:
-        self.messages.append({"role": role, "content": text})
-
-    def ask(self, parent: int | None = None, free: bool = False) -> Reply:
-        """Ask this level's model, and append its reply to the conversation."""
-        reply = self.tree.ask(self.rlm, self.messages, parent or self.parent, self.depth, free)
-        self.tell(reply.text, "assistant")
-        return reply
-
-    def leaf(self, prompt: str, context: Any) -> str:
-        return self.rlm.say("leaf", prompt=prompt, context=as_text(context))
-
-    def llm_query(self, prompt, context=None, recurse=None):
-        """Answer `prompt` about `context`, from code: see `query`."""
-        try:
-            return self.query(prompt, context, recurse, self.here)
-        except RLMError as error:
-            raise RuntimeError(f"llm_query failed: {error}") from error
-
-    def query(self, prompt, context, recurse, parent) -> str:
+    def llm_query(self, prompt, context=None, recurse=None) -> str:
         """Answer with one model call if all fits, else with a child RLM: this is the recursion."""
         if not isinstance(prompt, str):
             raise TypeError(f"the prompt must be a str, not {type(prompt).__name__}")
-        rlm, depth, tree = self.rlm, self.depth + 1, self.tree
-        size, below = size_of(prompt, context), replace(rlm, model=rlm.sub_model or rlm.model)
-        if self.recurses(size, recurse):
-            task = (rlm.say("whole"), prompt) if context is None else (prompt, context)
-            child = Level(tree, below, *task, depth, parent)
-            return as_text(tree.with_stack(child.complete, depth).answer)
-        if size > rlm.leaf_chars:  # fits neither
-            deeper = ", or let recurse=None start a child" * (depth < rlm.max_depth)
-            limit = f"{rlm.leaf_chars:,} fit one plain call"
-            raise ValueError(f"{size:,} characters are too many, {limit}: cut them up{deeper}")
-        tree.deepest = max(tree.deepest, depth)
-        text = prompt if context is None else self.leaf(prompt, context)
-        return tree.ask(below, [{"role": "user", "content": text}], parent, depth).text
+        rlm, depth = replace(self.rlm, model=self.rlm.sub_model or self.rlm.model), self.depth + 1
+        size = len(prompt) + len("" if context is None else as_text(context))
+        fits = size <= rlm.leaf_chars
+        try:
+            if depth < rlm.max_depth and (recurse or (recurse is None and not fits)):
+                task = (rlm.say("whole"), prompt) if context is None else (prompt, context)
+                return as_text(Level(self.tree, rlm, *task, depth, self.alone).complete().answer)
+            if fits:
+                return self.tree.ask(rlm, [message(self.leaf(prompt, context))], depth).text
+        except RLMError as error:
+            raise RuntimeError(f"llm_query failed: {error}") from error
+        limit = f"{rlm.leaf_chars:,} fit one plain call"
+        raise ValueError(f"{size:,} characters are too many, {limit}: cut them up")
 
-    def recurses(self, size: int, recurse: bool | None) -> bool:
-        """Return whether a sub-call of so many characters is a child RLM: the base case is below."""
-        too_long = recurse is None and size > self.rlm.leaf_chars
-        return self.depth + 1 < self.rlm.max_depth and bool(recurse or too_long)
+    def llm_query_batched(self, prompts, contexts=None, recurse=None) -> list:
+        """Answer many prompts in order, here and in a thread for each lane of the tree that is free.
 
-    def llm_query_batched(self, prompts, contexts=None, recurse=None):
-        """Answer many prompts, side by side, in order; None stands for one that failed."""
+        The caller's own thread always works too, so nested batches cannot deadlock. None stands for
+        an answer that failed.
+        """
         contexts = [None] * len(prompts) if contexts is None else contexts
-        if not isinstance(prompts, (list, tuple)) or not isinstance(contexts, (list, tuple)):
-            raise TypeError("prompts and contexts must be lists")
-        if len(prompts) != len(contexts):
-            raise ValueError("prompts and contexts must be of the same length")
-        total, answers, errors, done = len(prompts), [None] * len(prompts), {}, itertools.count(1)
-        with self.tree.span("batch", self.here, self.depth, total=total) as span:
+        if [type(prompts), type(contexts)] != [list] * 2 or len(prompts) != len(contexts):
+            raise ValueError("prompts and contexts must be lists of the same length")
+        tree, total, errors, done = self.tree, len(prompts), {}, itertools.count(1)
+        todo, helpers, answers = iter(range(total)), [], [None] * total
+        helped = recurse is False or self.depth + 1 >= self.rlm.max_depth or not self.alone
+        with tree.span("batch", self.depth, total=total) as span:
 
-            def one(i):
-                try:
-                    answers[i] = self.query(prompts[i], contexts[i], recurse, span["id"])
-                except Exception as error:  # noqa: BLE001 - the other items must not be lost
-                    errors[i] = error
-                with self.tree.lock:
-                    where = (span["id"], span["parent"], self.depth)
-                    self.tree.emit("progress", "batch", *where, done=next(done), total=total)
+            def work(lane=None):
+                tree.here.id, tree.here.lane = span["id"], lane or tree.here.lane
+                while not tree.stopped.is_set() and (i := next(todo, None)) is not None:
+                    with contextlib.suppress(IndexError):  # no lane is free
+                        if helped and i < total - 1:
+                            thread = Thread(target=work, args=[tree.lanes.pop()], daemon=True)
+                            thread.start()
+                            helpers.append(thread)
+                    try:
+                        answers[i] = self.llm_query(prompts[i], contexts[i], recurse)
+                    except Exception as error:  # noqa: BLE001 - the other items must not be lost
+                        errors[i] = error
+                    with tree.lock:
+                        tree.emit("progress", span, done=next(done), total=total)
+                if lane:
+                    tree.lanes.append(lane)
 
-            sizes = map(size_of, prompts, contexts)
-            plain = not any(self.recurses(size, recurse) for size in sizes)
-            self.tree.side_by_side(one, total, plain)
-            span.update(failed=len(errors))
-        for i in sorted(errors)[:5]:
-            self.notes.append(f"llm_query_batched: item {i} failed: {errors[i]}")
-        if len(errors) > 5:
-            self.notes.append(f"llm_query_batched: {len(errors)} of {total} items failed")
-        if limit := next((e for e in errors.values() if isinstance(e, LimitReached)), None):
-            if paid := {i: answer for i, answer in enumerate(answers) if answer is not None}:
-                self.notes.append(
-                    f"answers before the limit: {as_text(paid)[: self.rlm.output_chars]}"
-                )
-            raise RuntimeError(f"llm_query_batched failed: {limit}") from limit
+            work()
+            while helpers:
+                helpers.pop().join()
+            span["failed"] = len(errors)
+        if errors:
+            told = "; ".join(f"item {i}: {errors[i]}" for i in sorted(errors)[:9])
+            self.notes.append(f"llm_query_batched: {len(errors)} of {total} failed: {told}")
+        for error in errors.values():
+            if isinstance(error.__cause__, LimitReached):  # what was paid for is shown all the same
+                paid = {i: answer for i, answer in enumerate(answers) if answer is not None}
+                self.notes.append(f"answers before: {as_text(paid)[: self.rlm.output_chars]}")
+                raise error
         return answers
+
+    def turn(self, repl: Sandbox):
+        """Ask for code, run it, tell what it printed; return the Final, or None."""
+        self.turns, outputs, tree = self.turns + 1, [], self.tree
+        with tree.span("turn", self.depth, turn=self.turns):
+            reply = self.ask()
+            codes = [*CODE.findall(reply.text), *textual_final(CODE.sub("", reply.text))]
+            for code in codes * (not reply.cut):
+                self.notes = []
+                with tree.span("cell", self.depth, code=code) as span:
+                    try:
+                        output, error, final = repl.run(code, tree.left())
+                    except SandboxError as broken:
+                        output, error, final = "", f"{broken!r}; your variables are gone", None
+                    parts = [output.rstrip("\n"), *self.notes, error]
+                    outputs.append("\n".join(filter(None, parts)) or "(no output)")
+                    span.update(output=outputs[-1], error=error)
+                if final:
+                    return final
+                if error:
+                    break
+            output = "\n".join(outputs) or self.rlm.say("cut" if reply.cut else "remind")
+            used = [f", {n:,.6g} of {limit:,} {name} used" for name, n, limit in tree.limits()]
+            left = f"turn {self.turns} of {self.rlm.max_turns}" + "".join(used)
+            self.tell(self.rlm.say("turn", output=output, left=left))
+
+    def system(self) -> str:
+        """Return the system prompt, which is the same for all turns."""
+        rlm, tools = self.rlm, ""
+        for name, tool in rlm.tools.items():
+            signature, about = "(...)", (inspect.getdoc(tool) or "").partition("\n")[0]
+            with contextlib.suppress(ValueError):  # some builtins have none
+                signature = inspect.signature(tool)
+            tools += f"- `{name}{signature}`: {about}\n"
+        longer = rlm.say("longer" if self.depth + 1 < rlm.max_depth else "longest")
+        names = ("output_chars", "leaf_chars", "max_turns")
+        limits = {name: f"{getattr(rlm, name):,}" for name in names}
+        return rlm.say("system", tools=tools.strip(), longer=longer, **limits)
+
+    def leaf(self, prompt: str, context: Any) -> str:
+        text = as_text(context)
+        return prompt if context is None else self.rlm.say("leaf", prompt=prompt, context=text)
+
+    def tell(self, text: str, role: str = "user") -> None:
+        self.messages.append(message(text, role))
+
+    def ask(self, free: bool = False) -> Reply:
+        reply = self.tree.ask(self.rlm, self.messages, self.depth, free)
+        self.tell(reply.text, "assistant")
+        return reply
+
+
+def message(text: str, role: str = "user") -> dict:
+    """Return a message; half a surrogate pair, which servers refuse, becomes "?"."""
+    return {"role": role, "content": text.encode("utf-8", "replace").decode("utf-8")}
 
 
 CODE = re.compile(r"(?ms)^[ \t]*```[ \t]*(?:repl|python|py)\b[^\n]*\n(.*?)(?:^[ \t]*```|\Z)")
-FINALS = re.compile(r"^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(", re.MULTILINE)
+FINAL = re.compile(r"(?m)^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(")
+FINAL_END = re.compile(r"(?m)\)(?=[ \t]*(?:\*\*|`)?\.?[ \t]*$)")
 
 
-def textual_final(text: str) -> str | None:
-    """Return the code for a final outside code: "So:\\nFINAL(a (b))" has 'FINAL("a (b)")'.
+def textual_final(text: str) -> list[str]:
+    """Return the code for a final outside code: "So:\\nFINAL(a (b))" has ["FINAL('a (b)')"].
 
     It begins a line, and its last bracket ends one; what merely mentions FINAL(...) does not.
     """
-    for found in FINALS.finditer(text):
-        rest, open_brackets, end = text[found.end() :], 1, None
-        for bracket in re.finditer(r"[()]", rest):
-            open_brackets += 1 if bracket.group() == "(" else -1
-            if open_brackets == 0:
-                end = bracket.start()
-                break
-        ends_line = re.compile(r"\)[ \t]*(?:\*\*|`)?[.]?[ \t]*(?:\n|\Z)")
-        if end is None or not ends_line.match(rest, end):  # the answer has brackets of its own
-            end = max((m.start() for m in ends_line.finditer(rest)), default=None)
-        if end is None:
-            continue
-        inside = rest[:end].strip()
-        if found.group(1) == "FINAL_VAR":
-            return f"FINAL({inside.strip(chr(34) + chr(39))})"
-        with contextlib.suppress(ValueError, SyntaxError):
-            inside = value if isinstance(value := ast.literal_eval(inside), str) else inside
-        return f"FINAL({inside!r})"
-    return None
+    for found in FINAL.finditer(text):
+        rest = text[found.end() :]
+        if insides := [rest[: end.start()] for end in FINAL_END.finditer(rest)]:
+            balanced = (inside for inside in insides if inside.count("(") == inside.count(")"))
+            inside = next(balanced, insides[-1]).strip()
+            if found[1] == "FINAL_VAR":
+                return [f"FINAL({inside.strip(chr(34) + chr(39))})"]
+            with contextlib.suppress(ValueError, SyntaxError):
+                inside = value if isinstance(value := ast.literal_eval(inside), str) else inside
+            return [f"FINAL({inside!r})"]
+    return []
 
 
-# ------------------------------------------------------------------------------------ what a tree shares
+# --------------------------------------------------------------------------- what a tree shares
 
 
 def name_of(model: str | Callable) -> str:
@@ -459,38 +396,44 @@ def name_of(model: str | Callable) -> str:
 
 
 class Tree:
-    """What the levels of one run share: usage and limits, threads and workers, events."""
+    """What the levels of one run share: usage and limits, threads and workers, events, HTTP."""
 
     def __init__(self, rlm: RLM):
-        self.rlm, self.usage, self.deepest, self.repls = rlm, Usage(), 0, set()
-        self.calls = 0  # answered, failed or under way
+        self.rlm, self.usage, self.deepest, self.calls = rlm, Usage(), 0, 0
         self.began, self.stopped, self.lock = time.monotonic(), threading.Event(), threading.RLock()
-        self.ids, self.local = itertools.count(1), threading.local()
-        self.lanes = list(range(max(rlm.concurrency, 1) - 1, 0, -1))  # one for each helper thread
-        self.workers = threading.Semaphore(max(rlm.concurrency, 1))
-        self.descent = threading.Lock()
+        self.ids, self.repls, self.here = itertools.count(1), {}, threading.local()
+        self.here.id, self.here.lane = None, 0  # of each thread: its event, its lane of the trace
+        slots = max(rlm.concurrency, 1)
+        self.lanes = list(range(slots - 1, 0, -1))  # one for each helper thread
+        self.workers, self.descent = threading.Semaphore(slots + 1), threading.RLock()
         self.sinks = [sink for sink in (rlm.trace and Trace(rlm.trace), rlm.on_event) if sink]
+        self.http = requests.Session()
+        for scheme in ("http://", "https://"):
+            self.http.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=slots))
+        with contextlib.suppress(ValueError):  # of a base_url that is none: post() will tell
+            found = self.http.merge_environment_settings(rlm.base_url, {}, None, None, None)
+            self.http.proxies, self.http.verify = found["proxies"], found["verify"]
+        self.http.trust_env = False  # read once; and ~/.netrc must not replace the key
 
     def stop(self) -> None:
         """End what is still under way in other threads."""
         self.stopped.set()
-        for repl in list(self.repls):
-            repl.close()
+        for open_ in [*self.repls.values(), self.http]:
+            open_.close()
 
-    def emit(self, event: str, kind: str, id: int, parent: int | None, depth: int, **data) -> None:
-        """Hand an event to the trace and the callback, one at a time; an error there ends only it."""
-        known = {"event": event, "kind": kind, "id": id, "parent": parent, "depth": depth}
-        known |= {"lane": getattr(self.local, "lane", 0), "time": time.time()}
+    def emit(self, event: str, span: dict, **data) -> None:
+        """Hand an event to the trace and the callback; an error there ends only that."""
+        known = {"event": event, **span, "lane": self.here.lane, "time": time.time(), **data}
         with self.lock:
             for sink in list(self.sinks):
                 try:
-                    sink(known | data)
+                    sink(known)
                 except Exception as error:  # noqa: BLE001
                     self.sinks.remove(sink)
                     warnings.warn(f"no more events for {sink}: {error!r}", stacklevel=2)
 
     @contextlib.contextmanager
-    def span(self, kind: str, parent: int | None, depth: int, **data):
+    def span(self, kind: str, depth: int, **data):
         """Emit the begin and the end of a step; yield a dict for what is known at its end.
 
         event: "begin", "end", "progress" (of a batch: done, total), "retry" (of a call: reason, wait).
@@ -498,298 +441,193 @@ class Tree:
         (turn), cell (code; output), call (model, messages; reply, usage), batch (total; failed). All
         have id, parent, depth, lane and time, ends have seconds and error. A lane is a call stack.
         """
-        began, span = time.monotonic(), {"id": next(self.ids), "parent": parent, "error": None}
-        span["depth"] = depth
-        self.emit("begin", kind, span["id"], parent, depth, **data)
+        span = {"kind": kind, "id": next(self.ids), "parent": self.here.id, "depth": depth}
+        began = time.monotonic()
+        self.emit("begin", span, **data)
+        self.here.id = span["id"]
         try:
             yield span
         except BaseException as error:
             span["error"] = f"{type(error).__name__}: {error}"
             raise
         finally:
-            seconds = time.monotonic() - began
-            self.emit("end", kind, seconds=seconds, **span)
+            self.here.id = span["parent"]
+            span.update(seconds=time.monotonic() - began, error=span.get("error"))
+            self.emit("end", span)
 
-    def left(self) -> float | None:
-        """Return the seconds left, or None without a limit."""
-        limit = self.rlm.max_seconds
-        return None if limit is None else max(limit - (time.monotonic() - self.began), 0.001)
-
-    def used(self) -> dict[str, float]:
-        """Return what is used of each thing that can be limited."""
+    def limits(self) -> list[tuple]:
+        """Return (name, used, limit) of all that has a limit, as [("calls", 3, 10)]."""
         tokens = self.usage.prompt_tokens + self.usage.completion_tokens
-        seconds = round(time.monotonic() - self.began, 3)
-        cost = self.usage.cost or 0
-        return {"calls": self.calls, "tokens": tokens, "cost": cost, "seconds": seconds}
+        used = (self.calls, tokens, self.usage.cost or 0, round(time.monotonic() - self.began, 3))
+        names = ("calls", "tokens", "cost", "seconds")
+        limits = [getattr(self.rlm, f"max_{name}") for name in names]
+        return [one for one in zip(names, used, limits, strict=True) if one[2] is not None]
 
-    def check(self) -> None:
+    def left(self, free: bool = False) -> float:
+        """Return the seconds left, inf without a limit."""
+        limit = math.inf if free or self.rlm.max_seconds is None else self.rlm.max_seconds
+        return max(self.began + limit - time.monotonic(), 0.001)
+
+    def check(self, free: bool = False) -> None:
         """Raise LimitReached where a limit is."""
-        for name, used in self.used().items():
-            limit = getattr(self.rlm, f"max_{name}")
-            if limit is not None and used >= limit:
+        if self.stopped.is_set():
+            raise RLMError("the run was stopped")
+        for name, used, limit in self.limits():
+            if used >= limit and not free:
                 raise LimitReached(f"the limit max_{name}={limit} is reached")
 
-    def ask(self, rlm: RLM, messages: list[dict], parent, depth: int, free: bool = False) -> Reply:
-        """Ask a model at the tree's expense; the text comes back without <think>."""
+    @contextlib.contextmanager
+    def worker(self, level: Level):
+        """Yield a REPL: one of the root's and `concurrency` more, or one of one chain beyond them.
+
+        Who finds none free waits to be the one that goes down to the leaves alone, in one thread.
+        """
+        free = self.workers.acquire(blocking=False)
+        level.alone = level.alone or not free
+        tools = {f.__name__: f for f in (level.llm_query, level.llm_query_batched)}
+        names = ("cell_seconds", "memory_mb", "output_chars")
+        setup = {name: getattr(self.rlm, name) for name in names}
+        setup |= {"variables": {"context": level.context}, "tools": tools | self.rlm.tools}
+        try:
+            with contextlib.nullcontext() if free else self.descent, Sandbox(**setup) as repl:
+                self.repls[id(level)] = repl
+                yield repl
+        finally:
+            self.repls.pop(id(level), None)
+            free and self.workers.release()
+
+    def ask(self, rlm: RLM, messages: list[dict], depth: int, free: bool = False) -> Reply:
+        """Ask a model at the tree's expense (`free`: past its limits); <think> is taken out."""
         name, messages = name_of(rlm.model), list(messages)
-        with self.span("call", parent, depth, model=name, messages=messages) as span:
+        with self.span("call", depth, model=name, messages=messages) as span:
             with self.lock:  # reserved before it is sent
-                if self.stopped.is_set():
-                    raise RLMError("the run was stopped")
-                free or self.check()
-                self.calls += 1
-            reply = self.local_reply(rlm, messages) or self.request(rlm, name, messages, span, free)
+                self.check(free)
+                self.calls, self.deepest = self.calls + 1, max(self.deepest, depth)
+            try:
+                model = rlm.model if callable(rlm.model) else self.post
+                reply = model(messages) if callable(rlm.model) else model(rlm, messages, span, free)
+            except RLMError:
+                raise
+            except Exception as error:
+                raise ModelError(f"the model raised {error!r}") from error
+            if not isinstance(reply, (str, Reply)):
+                raise ModelError(f"the model returned {reply!r}, not a str or a Reply")
+            reply = reply if isinstance(reply, Reply) else Reply(reply)
             if reply.cost is None and (prices := rlm.prices.get(name)):
-                counts = (reply.prompt_tokens - reply.cached_tokens, reply.cached_tokens)
-                counts += (reply.completion_tokens,)
+                fresh = reply.prompt_tokens - reply.cached_tokens
+                counts = (fresh, reply.cached_tokens, reply.completion_tokens)
                 reply.cost = sum(n * price for n, price in zip(counts, prices, strict=True)) / 1e6
             with self.lock:
                 for usage in (self.usage, self.usage.models.setdefault(name, Usage())):
                     usage.add(reply)
-            span.update(
-                reply=reply.text, usage={k: v for k, v in asdict(reply).items() if k != "text"}
-            )
-            text = re.sub(r"<think>.*?(</think>|\Z)", "", reply.text, flags=re.DOTALL)
-            return replace(reply, text=text.rpartition("</think>")[2].strip())
+            usage = asdict(reply)
+            span.update(reply=usage.pop("text"), usage=usage)
+        text = re.sub(r"(?s)<think>.*?(</think>|\Z)", "", reply.text)
+        return replace(reply, text=text.rpartition("</think>")[2].strip())
 
-    @staticmethod
-    def local_reply(rlm: RLM, messages: list[dict]) -> Reply | None:
-        """Return the reply of a model that is a callable."""
-        if not callable(rlm.model):
-            return None
-        try:
-            reply = rlm.model(messages)
-        except RLMError:
-            raise
-        except Exception as error:
-            raise ModelError(f"the model raised {type(error).__name__}: {error}") from error
-        if not isinstance(reply, (str, Reply)):
-            raise ModelError(f"the model returned a {type(reply).__name__}, not a str or a Reply")
-        return reply if isinstance(reply, Reply) else Reply(reply)
-
-    def side_by_side(self, work: Callable, count: int, plain: bool) -> None:
-        """Call work(0) to work(count - 1), here and in as many helper threads as are free.
-
-        The caller's own thread always works too, so nested batches cannot deadlock. Unless all is
-        `plain`, a helper needs a free worker too, and none starts below a thread that has to take
-        turns (see `worker`): so there are at most `concurrency` threads, and as many calls in flight.
-        """
-        todo, helpers = iter(range(count)), []
-
-        def drain():
-            while not self.stopped.is_set():
-                with self.lock:
-                    i = next(todo, None)
-                    more = i is not None and i < count - 1 and self.lanes
-                    alone = getattr(self.local, "alone", False)
-                    if more and (plain or (not alone and self.workers.acquire(blocking=False))):
-                        lane = self.lanes.pop()
-                        helper = threading.Thread(target=help, args=[lane], daemon=True)
-                        helper.start()
-                        helpers.append(helper)
-                if i is None:
-                    return
-                work(i)
-
-        def help(lane):
-            self.local.lane, self.local.worker = lane, not plain
-            try:
-                drain()
-            finally:
-                with self.lock:
-                    self.lanes.append(lane)
-                    plain or self.workers.release()
-
-        drain()
-        while helpers:
-            helpers.pop().join()
-
-    @contextlib.contextmanager
-    def worker(self):
-        """Wait for the right to start a worker: at most `concurrency` live, and one chain below.
-
-        Who finds none free waits for a turn to go down to the leaves alone.
-        """
-        mine = self.local.__dict__
-        had, alone = mine.get("worker", not mine), mine.get("alone")  # the root has its own
-        token = had or alone or self.workers.acquire(blocking=False)
-        if not token:
-            self.descent.acquire()
-        mine["worker"], mine["alone"] = False, alone or not token
-        try:
-            yield
-        finally:
-            mine["worker"], mine["alone"] = had, alone
-            if not token:
-                self.descent.release()
-            elif not had and not alone:
-                self.workers.release()
-
-    def with_stack(self, work: Callable, depth: int):
-        """Return work(); every 40 levels in a thread of its own, as Python's stack is bounded."""
-        if depth % 40:
-            return work()
-        mine, results = dict(self.local.__dict__), []
-
-        def run():
-            self.local.__dict__.update(mine)
-            try:
-                results.append((work(), None))
-            except BaseException as error:  # noqa: BLE001 - raised below
-                results.append((None, error))
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        thread.join()
-        if results[0][1]:
-            raise results[0][1]
-        return results[0][0]
-
-    # ------------------------------------------------------------------------------------ the HTTP client
-
-    def request(self, rlm: RLM, name: str, messages: list, span: dict, free: bool) -> Reply:
+    def post(self, rlm: RLM, messages: list[dict], span: dict, free: bool) -> Reply:
         """POST to {base_url}/chat/completions until it works, or trying again would not help."""
-        url = rlm.base_url.rstrip("/") + "/chat/completions"
-        if not rlm.api_key and rlm.base_url == OPENAI:
-            raise RLMError(
-                "no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL), or give --api-key"
-            )
-        headers = {"Authorization": f"Bearer {rlm.api_key}"} if rlm.api_key else {}
-        body = {"model": name, "messages": messages, **rlm.options}
-        timeout, tries = rlm.timeout, rlm.tries
-        if free and self.rlm.max_seconds is not None:  # the last question is not to take long
-            timeout, tries = min(timeout, 60), 1
-        retry = Retry(tries - 1, backoff_factor=0.5, backoff_max=30, allowed_methods=None)
+        url, key = rlm.base_url.rstrip("/") + "/chat/completions", (rlm.api_key or "").strip()
+        if not key and rlm.base_url == OPENAI:
+            raise RLMError("no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL), or --api-key")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        body = {"model": rlm.model, "messages": messages, **rlm.options}
+        post = functools.partial(self.http.post, url, headers=headers, json=body, stream=True)
+        hurry = free and self.rlm.max_seconds is not None  # the last question must not take long
+        timeout, tries = (min(rlm.timeout, 60), 1) if hurry else (rlm.timeout, max(rlm.tries, 1))
+        retry = urllib3.Retry(tries - 1, backoff_factor=0.5, backoff_max=30, allowed_methods=None)
         while True:
-            left = None if free else self.left()
-            wait, response, asked = min(timeout, left or timeout), None, None
+            wait, text, asked = min(timeout, self.left(free)), b"", None
+            end = time.monotonic() + wait
             try:
-                http, end = (
-                    session(url, max(rlm.concurrency, 1), os.getpid()),
-                    time.monotonic() + wait,
-                )
-                response = http.post(
-                    url, json=body, headers=headers, timeout=(min(10, wait), wait), stream=True,
-                    allow_redirects=False,
-                )  # fmt: skip
-                text, status = read_body(response, end), response.status_code
-                reply, status, problem = parse(text, status)
+                with post(timeout=(min(10, wait), wait), allow_redirects=False) as response:
+                    while chunk := response.raw.read1(1 << 16, decode_content=True):
+                        text += chunk
+                        if time.monotonic() > end:
+                            raise requests.Timeout("the answer is still dripping in")
                 asked = retry.get_retry_after(response.raw)
-                problem = f"{status} {response.reason if status != 200 else ''}: {problem}"
-            except (
-                requests.ConnectionError,
-                requests.Timeout,
-                urllib3.exceptions.HTTPError,
-            ) as error:
-                reply, status, problem = None, 503, f"{type(error).__name__} at {url}"
-            except (requests.RequestException, ValueError) as error:
-                raise ModelError(f"{url}: {error}") from None
-            finally:
-                response and response.close()
-            if reply:
-                return reply
-            if rlm.api_key and len(rlm.api_key) > 8:
-                problem = problem.replace(rlm.api_key, "***")
-            if status != 429 and status < 500:
-                raise ModelError(problem + ADVICE.get(status, ""))
+                return parse(response, text.decode("utf-8", "replace"))
+            except requests.HTTPError as error:
+                problem, status = error.args
+            except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+                problem = f"{type(error).__name__} at {url}"
+                status = 0 if isinstance(error, ValueError) else 503  # a bad URL or key, for one
+            problem = problem.replace(key, "***") if len(key) > 8 else problem
+            if status not in (408, 429) and status < 500:
+                long = status == 400 and re.search("context|token|length", problem)
+                raise ModelError(problem + ADVICE.get("long" if long else status, ""))
+            self.check(free)
             try:
                 retry = retry.increment("POST", url, error=LimitReached())
             except (urllib3.exceptions.MaxRetryError, LimitReached):
-                free or self.check()
-                raise ModelError(f"{problem} after {tries} tries") from None
-            wait, left = asked or retry.get_backoff_time(), None if free else self.left()
-            self.emit(
-                "retry",
-                "call",
-                span["id"],
-                span["parent"],
-                span["depth"],
-                reason=problem,
-                wait=wait,
-            )
-            if self.stopped.wait(wait if left is None else min(wait, left)):
-                raise RLMError("the run was stopped")
-            free or self.check()
+                raise ModelError(
+                    f"{problem} after {tries} tr{'y' if tries == 1 else 'ies'}"
+                ) from None
+            wait = asked or retry.get_backoff_time() or 0.2
+            self.emit("retry", span, reason=problem, wait=wait)
+            self.stopped.wait(min(wait, self.left(free)))
+            self.check(free)
 
 
 ADVICE = {
-    400: " (if the prompt is too long, lower leaf_chars and output_chars)",
+    "long": " (if the prompt is too long, lower leaf_chars and output_chars)",
     401: " (check OPENAI_API_KEY or --api-key)",
     403: " (check OPENAI_API_KEY or --api-key)",
     404: " (check --model and --base-url)",
 }
 
 
-@functools.cache
-def session(url: str, size: int, pid: int) -> requests.Session:
-    """Return this process's pool of connections to `url`; the environment is read once."""
-    http = requests.Session()
-    for scheme in ("http://", "https://"):
-        http.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=size))
-    found = http.merge_environment_settings(url, {}, None, None, None)
-    http.proxies, http.verify, http.cert = found["proxies"], found["verify"], found["cert"]
-    http.trust_env = False  # or ~/.netrc would replace the key
-    return http
-
-
-def read_body(response: requests.Response, end: float) -> str:
-    """Return the body; raise requests.Timeout when it is not whole at the time `end`."""
-    body = bytearray()
-    while chunk := response.raw.read1(1 << 16, decode_content=True):
-        body += chunk
-        if time.monotonic() > end:
-            raise requests.Timeout("the answer is still dripping in")
-    return body.decode("utf-8", "replace")
-
-
-def parse(text: str, status: int) -> tuple[Reply | None, int, str]:
-    """Return the reply in the body of a response, or None, the status, and what went wrong."""
+def parse(response: requests.Response, text: str) -> Reply:
+    """Return the reply in the body of a response; raise HTTPError(what went wrong, status)."""
+    status = response.status_code
     try:
         body = json.loads(text)
-        error = body.get("error") or (status != 200 and (body.get("message") or body.get("detail")))
-    except (ValueError, AttributeError):
-        body, error = {}, text if status != 200 else f"not a chat completion: {text[:200]!r}"
-    if error or status != 200:
-        said = error.get("message") or error if isinstance(error, dict) else error
-        if isinstance(error, dict) and isinstance(error.get("code"), int):
-            status = error["code"]  # a gateway tells of a failure behind it
-        return None, status, " ".join(as_text(said or text).split())[:500]
-    try:
-        choice = body["choices"][0]
-        content, usage = choice["message"].get("content") or "", body.get("usage") or {}
-        if isinstance(content, list):
-            parts = [part if isinstance(part, dict) else {"text": part} for part in content]
-            content = "".join(p.get("text") or "" for p in parts if p.get("type", "text") == "text")
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-        counts = (usage.get("prompt_tokens"), cached, usage.get("completion_tokens"))
-        cut, cost = choice.get("finish_reason") == "length", usage.get("cost")
-        reply = Reply("" + content, *(int(n or 0) for n in counts), cost and float(cost), cut)
-        return reply, status, ""
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        return None, status, f"not a chat completion: {' '.join(text.split())[:200]}"
+        if status == 200 and not body.get("error"):
+            choice, usage = body["choices"][0], body.get("usage") or {}
+            said, cost = choice["message"].get("content") or "", usage.get("cost")
+            cost = response.headers.get("x-litellm-response-cost") if cost is None else cost
+            if isinstance(said, list):
+                said = [p for p in said if isinstance(p, dict) and p.get("type") == "text"]
+                said = "".join(part["text"] for part in said)
+            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+            counts = (usage.get("prompt_tokens"), cached, usage.get("completion_tokens"))
+            cost, cut = (
+                cost if cost is None else float(cost),
+                choice.get("finish_reason") == "length",
+            )
+            return Reply(said + "", *(int(count or 0) for count in counts), cost, cut)
+        problem = body.get("error") or body.get("message") or body.get("detail") or text
+    except (ValueError, LookupError, TypeError, AttributeError):
+        problem = text if status != 200 else f"not a chat completion: {text[:200]}"
+    if isinstance(problem, dict):
+        status = problem["code"] if isinstance(problem.get("code"), int) else status  # a gateway's
+        problem = problem.get("message") or problem
+    reason = response.reason if status == response.status_code != 200 else ""
+    raise requests.HTTPError(
+        f"{status} {reason}: {' '.join(as_text(problem).split())[:500]}", status
+    )
 
 
-# --------------------------------------------------------------------------- the trace and the live view
+# ------------------------------------------------------------------ the trace and the live view
 
 
 class Trace:
     """Writes events in the Chrome Trace Event format; the file is valid JSON after each of them."""
 
     lock, begun, runs = threading.Lock(), set(), itertools.count(1)
+    HEAD = '[\n{"name": "process_name", "ph": "M", "pid": 1, "tid": 0, "args": {"name": "rlm"}}\n]'
 
     def __init__(self, path: str):
-        self.path, self.run, self.names = os.path.abspath(path), next(self.runs), {}
+        self.path, self.run, self.names = Path(path).absolute(), next(self.runs), {}
         with self.lock:
-            if self.path not in self.begun:
-                try:
-                    Path(self.path).write_text("[\n]", "utf-8")
-                except OSError as error:
-                    raise RLMError(f"the trace {path} cannot be written: {error}") from None
-                self.begun.add(self.path)
+            try:
+                self.path in self.begun or self.path.write_text(self.HEAD)
+            except OSError as error:
+                raise RLMError(f"the trace {path} cannot be written: {error}") from None
+            self.begun.add(self.path)
 
     def __call__(self, event: dict) -> None:
         phase, kind = {"begin": "B", "end": "E"}.get(event["event"], "i"), event["kind"]
-        data = {k: v for k, v in event.items() if k not in ("event", "kind", "lane", "time")}
         name = f"{kind} {event.get('turn', event.get('total', ''))}".strip()
         if phase == "B":
             self.names[event["id"]] = name
@@ -797,9 +635,22 @@ class Trace:
             name = self.names.pop(event["id"], kind)
         known = {"name": name if phase != "i" else event["event"], "cat": kind, "ph": phase}
         known |= {"ts": round(event["time"] * 1e6), "pid": self.run, "tid": event["lane"]}
-        with self.lock, open(self.path, "r+b") as file:
-            comma = b",\n" if file.seek(-2, os.SEEK_END) > 1 else b"\n"  # over the last bracket
-            file.write(comma + json.dumps(known | {"args": data}, default=str).encode() + b"\n]")
+        known["args"] = {k: event[k] for k in event.keys() - {"event", "kind", "lane", "time"}}
+        with self.lock, self.path.open("r+b") as file:
+            file.seek(-2, os.SEEK_END)  # in place of the last bracket
+            file.write(f",\n{json.dumps(known, default=str)}\n]".encode())
+
+
+LINES = {
+    "begin completion": "● {model} · depth {depth} · {context}",
+    "end completion": "{result} · {seconds:.1f} s",
+    "end cell": "turn {turn} · {code} → {result} · {seconds:.1f} s · {spent:,} tokens",
+    "progress batch": "  {bar} {done}/{total}",
+    "end batch": "  {total}/{total} · {failed} failed · {seconds:.1f} s",
+    "end call in cell": "  {model} · {tokens:,} tokens · {ask} → {result} · {seconds:.1f} s",
+    "failed call": "  {model} {result}",
+    "retry call": "  ✗ again in {wait:.1f} s: {reason}",
+}
 
 
 class Live:
@@ -807,189 +658,118 @@ class Live:
 
     def __init__(self, stream, verbose: bool = False):
         self.stream, self.verbose, self.tty = stream, verbose, stream.isatty()
-        self.color = self.tty and not os.environ.get("NO_COLOR")
-        self.names, self.children, self.begun, self.bars = {}, {}, {}, {}
-        self.drawn = self.deepest = 0
+        self.open, self.children, self.bars, self.drawn, self.deepest = {}, Counter(), {}, 0, 0
 
     def __call__(self, event: dict) -> None:
-        self.deepest = max(self.deepest, event["depth"])
-        id, kind, parent, phase = event["id"], event["kind"], event["parent"], event["event"]
+        id, phase, kind, error = (event.get(key) for key in ("id", "event", "kind", "error"))
         if phase == "begin":
-            self.begun[id] = event
-            name = self.names.get(parent, "")
+            above = self.open.get(event["parent"], {"name": "", "kind": ""})
+            name, self.deepest = above["name"], max(self.deepest, event["depth"])
             if kind == "completion":
-                self.children[name] = self.children.get(name, 0) + 1
+                self.children[name] += 1
                 name = f"{name}.{self.children[name]}".strip(".")
-            self.names[id] = name
-        if kind == "batch":
-            self.bars[id] = self.line(
-                event, f"{bar(event.get('done', 0), self.begun[id]['total'])}"
-            )
-            if phase == "end":
-                del self.bars[id]
-        lines = list(getattr(self, f"{phase}_{kind}", lambda event: ())(event))
-        if phase == "end":
-            del self.begun[id], self.names[id]
+            self.open[id] = above | event | {"name": name, "within": above["kind"]}
+        known = self.open.pop(id) if phase == "end" else self.open[id]
+        branch, known = "│  " * known["name"].count(".") + known["name"], known | event
+        step = f"{phase} {kind}"
+        if step == "end call":  # those of turns and batches have lines of their own
+            step = "failed call" if error else f"end call in {known['within']}"
+        columns = os.get_terminal_size(self.stream.fileno()).columns if self.tty else 160
+        room, usage = max((columns - 44) // 2, 20), known.get("usage") or {}
+        result = known.get("answer", known.get("output", known.get("reply", "")))
+        known["result"] = f"✗ {error.splitlines()[-1]}" if error else first(result, room)
+        known["ask"] = known.get("messages", [{"content": ""}])[0]["content"]
+        known["tokens"] = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+        if step == "end call in turn":
+            self.open[event["parent"]]["spent"] = known["tokens"]
+        known["bar"] = f"{'█' * (20 * known.get('done', 0) // (known.get('total') or 1)):░<20}"
+        known.setdefault("spent", 0)
+        texts = {k for k, v in known.items() if type(v) is str and k not in ("result", "context")}
+        short = known | {k: first(known[k], room) for k in texts}
+        lines = [LINES[step].format_map(short)] if step in LINES else []
+        if step == "end cell" and self.verbose:
+            lines = [*known["code"].splitlines(), "→", *known.get("output", "").splitlines()]
+        lines = [f"{branch} {line}" for line in lines]
+        self.bars.pop(id, None)
+        if step == "progress batch":
+            self.bars[id] = lines.pop()
+        if step == "end completion" and event["parent"] is None:
+            turns, usage = event["turns"], Usage(**event["usage"])
+            spent = f"{turns} turn{'s' * (turns != 1)} · {usage} · {event['seconds']:.1f} s"
+            lines.append(f"{spent} · deepest level {self.deepest}")
         if lines or (self.tty and kind == "batch"):
-            self.draw([part for line in lines for part in line.splitlines()])
+            self.draw(lines, list(self.bars.values()) if self.tty else [], columns - 1)
 
-    def begin_completion(self, e):
-        yield self.line(e, f"● {e['model']} · depth {e['depth']} · {e['context']}")
-
-    def end_completion(self, e):
-        result = f"✗ {e['error']}" if e["error"] else f"✓ {first(e['answer'])}"
-        yield self.line(e, f"{result} · {e['seconds']:.1f} s")
-        if e["parent"] is None:
-            turns = f"{e['turns']} turn{'s' * (e['turns'] != 1)}"
-            yield f"{turns} · {Usage(**e['usage'])} · {e['seconds']:.1f} s · deepest level {self.deepest}"
-
-    def end_cell(self, e):
-        code, output = self.begun[e["id"]]["code"], e.get("output") or ""
-        if self.verbose:
-            yield from (self.line(e, x) for x in [*code.splitlines(), "→", *output.splitlines()])
-        else:
-            room, turn = max((self.width() - 44) // 2, 20), self.begun.get(e["parent"], {})
-            said = f"✗ {e['error'].splitlines()[-1]}" if e["error"] else first(output, room)
-            cost = f"{e['seconds']:.1f} s · {turn.get('tokens', 0):,} tokens"
-            yield self.line(e, f"turn {turn.get('turn')} · {first(code, room)} → {said} · {cost}")
-
-    def end_batch(self, e):
-        total, failed = self.begun[e["id"]]["total"], e.get("failed", 0)
-        yield self.line(e, f"  {bar(total, total)} · {failed} failed · {e['seconds']:.1f} s")
-
-    def end_call(self, e):
-        begun, turn = self.begun[e["id"]], self.begun.get(e["parent"], {})
-        if not e["error"]:
-            turn["tokens"] = e["usage"]["prompt_tokens"] + e["usage"]["completion_tokens"]
-        if e["error"]:
-            yield self.line(e, f"  ✗ {begun['model']}: {e['error']}")
-        elif turn.get("kind") == "cell":
-            asked = first(begun["messages"][0]["content"])
-            said = f"{begun['model']} · {turn['tokens']:,} tokens · {asked} → {first(e['reply'])}"
-            yield self.line(e, f"  {said}")
-
-    def retry_call(self, e):
-        yield self.line(e, f"  ✗ again in {e['wait']:.1f} s: {e['reason']}")
-
-    def line(self, e: dict, text: str) -> str:
-        """Return a line with the branch and the name of the RLM that it belongs to."""
-        name = self.names.get(e["id"], "")
-        return f"{'│  ' * name.count('.')}{name} {text}"
-
-    def width(self) -> int:
-        return os.get_terminal_size(self.stream.fileno()).columns if self.tty else 160
-
-    def draw(self, lines: list[str]) -> None:
+    def draw(self, lines: list[str], bars: list[str], width: int) -> None:
         """Write lines above the bars; what a model printed cannot move the cursor."""
-        bars = list(self.bars.values()) if self.tty else []
-        width = self.width() - 1
-        out = [re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", line) for line in lines + bars]
-        out = [line if self.verbose else line[:width] for line in out]
-        if self.color:
-            out = [f"\x1b[31m{line}\x1b[0m" if "✗" in line else line for line in out]
-        up = f"\x1b[{self.drawn}A\r\x1b[J" if self.drawn else ""
-        self.stream.write(up + "".join(f"{line}\n" for line in out))
-        self.stream.flush()
+        out = f"\x1b[{self.drawn}A\r\x1b[J" if self.drawn else ""
+        for line in lines + bars:
+            line = re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", line)
+            line = line if self.verbose else line[:width]
+            red = self.tty and "✗" in line and not env("NO_COLOR")
+            out += f"\x1b[31m{line}\x1b[0m\n" if red else f"{line}\n"
         self.drawn = len(bars)
+        self.stream.write(out)
+        self.stream.flush()
 
 
-def first(value: Any, room: int = 40) -> str:
+def first(value: Any, room: int) -> str:
     """Return the first line, shortened to `room` characters."""
-    line = next(iter(as_text(value).strip().splitlines()), "")
+    line = as_text(value).strip().partition("\n")[0]
     return line if len(line) <= room else line[: room - 1] + "…"
 
 
-def bar(done: int, total: int) -> str:
-    """Return a progress bar: bar(1, 4) is "█████░░░░░░░░░░░░░░░ 1/4"."""
-    full = 20 * done // max(total, 1)
-    return f"{'█' * full}{'░' * (20 - full)} {done}/{total}"
+# ------------------------------------------------------------------------------ the command line
 
 
-# ---------------------------------------------------------------------------------------- the command line
-
-
-def key_value(text: str) -> tuple[str, Any]:
-    """Parse temperature=0.5, or MODEL=0.25,0.03,2."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError
+def option(text: str) -> tuple[str, Any]:  # temperature=0.5
+    name, value = text.split("=", 1)
     with contextlib.suppress(ValueError):
-        return name, json.loads(value)
+        value = json.loads(value)
     return name, value
 
 
-def price(text: str) -> tuple[str, tuple]:
-    name, _, numbers = text.rpartition("=")
-    prices = tuple(float(number) for number in numbers.split(","))
-    if not name or len(prices) != 3:
-        raise ValueError
-    return name, prices
+def price(text: str) -> tuple[str, tuple]:  # MODEL=0.25,0.03,2
+    name, numbers = text.rsplit("=", 1)
+    uncached, cached, output = map(float, numbers.split(","))
+    return name, (uncached, cached, output)
 
 
-def read_context(files: list[str]):
-    """Return the context: one file or standard input is a str, several files are a dict by name."""
-    if not files and not sys.stdin.isatty():
-        piped = (
-            sys.stdin.buffer.read().decode("utf-8", "replace")
-            if hasattr(sys.stdin, "buffer")
-            else ""
-        )
-        return piped or None
-    texts = {
-        name: (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode(
-            "utf-8", "replace"
-        )
-        for name in files
-    }
-    return texts if len(texts) > 1 else next(iter(texts.values()), None)
+def read(name: str) -> str:
+    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    return data.decode("utf-8", "replace")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Answer a question from the command line; return the exit status."""
-    parser = argparse.ArgumentParser(
-        "rlm.py", description="Ask a question about any amount of text."
-    )
-    parser.add_argument("question")
-    parser.add_argument("files", nargs="*", help="text files; - or a pipe: standard input")
+    parser = argparse.ArgumentParser("rlm.py", description="Ask about any amount of text.")
+    add, many = parser.add_argument, {"action": "append", "default": []}
+    add("question")
+    add("files", nargs="*", help="text files; - or a pipe: standard input")
     for one in fields(RLM):
         if kind := one.metadata["type"]:
-            default = "" if one.name == "api_key" else one.default_factory()
-            help = one.metadata["help"] + (f" (default: {default})" if default else "")
-            name, kind_name = "--" + one.name.replace("_", "-"), kind.__name__.upper()
-            parser.add_argument(
-                name, type=kind, help=help, metavar=kind_name, default=argparse.SUPPRESS
-            )
-    parser.add_argument(
-        "--option",
-        type=key_value,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="options",
-        help="a field of each request",
-    )
-    parser.add_argument(
-        "--price",
-        type=price,
-        action="append",
-        default=[],
-        metavar="MODEL=INPUT,CACHED,OUTPUT",
-        dest="prices",
-        help="dollars per million tokens",
-    )
-    parser.add_argument("--quiet", action="store_true", help="show the answer and nothing else")
-    parser.add_argument("--verbose", action="store_true", help="show code and output in full")
+            default = one.name != "api_key" and one.default_factory()
+            about = {"help": one.metadata["help"] + f" (default: {default})" * bool(default)}
+            about |= {"type": kind, "metavar": kind.__name__.upper(), "default": argparse.SUPPRESS}
+            add("--" + one.name.replace("_", "-"), **about)
+    add("--option", dest="options", type=option, metavar="K=V", help="a field of requests", **many)
+    about = {"metavar": "MODEL=INPUT,CACHED,OUTPUT", "help": "dollars per million tokens"}
+    add("--price", dest="prices", type=price, **about, **many)
+    add("--quiet", action="store_true", help="show the answer and nothing else")
+    add("--verbose", action="store_true", help="show code and output in full")
     given = vars(parser.parse_intermixed_args(argv))
-    question, files, quiet, verbose = (
-        given.pop(k) for k in ("question", "files", "quiet", "verbose")
-    )
-    given["options"], given["prices"] = dict(given["options"]), dict(given["prices"])
+    question, files, quiet, verbose = map(given.pop, ("question", "files", "quiet", "verbose"))
+    given |= {"options": dict(given["options"]), "prices": dict(given["prices"])}
     live = None if quiet else Live(sys.stderr, verbose)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        done = RLM(on_event=live, **given).completion(question, read_context(files))
-        sys.stdout.reconfigure(errors="replace") if hasattr(sys.stdout, "reconfigure") else None
+        piped = not files and hasattr(sys.stdin, "buffer") and not sys.stdin.isatty()
+        texts = {name: read(name) for name in files or ["-"] * piped}
+        context = texts if len(texts) > 1 else next(iter(texts.values()), None)
+        context = context or None if piped else context
+        done = RLM(on_event=live, **given).completion(question, context)
+        getattr(sys.stdout, "reconfigure", dict)(errors="replace")
         print(done, flush=True)
     except KeyboardInterrupt as stop:
         print(f"rlm.py: interrupted after {getattr(stop, 'usage', 'no call')}", file=sys.stderr)
