@@ -643,7 +643,7 @@ class Trace:
 
 LINES = {
     "begin completion": "● {model} · depth {depth} · {context}",
-    "end completion": "{result} · {seconds:.1f} s",
+    "end completion": "→ {result} · {seconds:.1f} s",
     "end cell": "turn {turn} · {code} → {result} · {seconds:.1f} s · {spent:,} tokens",
     "progress batch": "  {bar} {done}/{total}",
     "end batch": "  {total}/{total} · {failed} failed · {seconds:.1f} s",
