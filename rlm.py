@@ -395,6 +395,19 @@ def name_of(model: str | Callable) -> str:
     return model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
 
 
+@functools.cache
+def session(url: str, size: int, pid: int) -> requests.Session:
+    """Return the pool of connections of this process; the environment is read once."""
+    http = requests.Session()
+    for scheme in ("http://", "https://"):
+        http.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=size))
+    with contextlib.suppress(ValueError):  # of a url that is none: post() will tell
+        found = http.merge_environment_settings(url, {}, None, None, None)
+        http.proxies, http.verify = found["proxies"], found["verify"]
+    http.trust_env = False  # ~/.netrc must not replace the key
+    return http
+
+
 class Tree:
     """What the levels of one run share: usage and limits, threads and workers, events, HTTP."""
 
@@ -407,19 +420,13 @@ class Tree:
         self.lanes = list(range(slots - 1, 0, -1))  # one for each helper thread
         self.workers, self.descent = threading.Semaphore(slots + 1), threading.RLock()
         self.sinks = [sink for sink in (rlm.trace and Trace(rlm.trace), rlm.on_event) if sink]
-        self.http = requests.Session()
-        for scheme in ("http://", "https://"):
-            self.http.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=slots))
-        with contextlib.suppress(ValueError):  # of a base_url that is none: post() will tell
-            found = self.http.merge_environment_settings(rlm.base_url, {}, None, None, None)
-            self.http.proxies, self.http.verify = found["proxies"], found["verify"]
-        self.http.trust_env = False  # read once; and ~/.netrc must not replace the key
+        self.http = session(rlm.base_url, slots, os.getpid())
 
     def stop(self) -> None:
         """End what is still under way in other threads."""
         self.stopped.set()
-        for open_ in [*self.repls.values(), self.http]:
-            open_.close()
+        for repl in list(self.repls.values()):
+            repl.close()
 
     def emit(self, event: str, span: dict, **data) -> None:
         """Hand an event to the trace and the callback; an error there ends only that."""
