@@ -217,9 +217,11 @@ class Level:
                 answer, reason = self.converse()
                 span.update(answer=answer, finish_reason=reason)
             finally:
-                span.update(turns=self.turns, messages=self.messages, usage=asdict(tree.usage))
-        seconds, usage = span["seconds"], tree.usage
-        return Completion(answer, reason, usage, tree.deepest, self.turns, seconds, self.messages)
+                with tree.lock:
+                    usage = asdict(tree.usage)
+                span.update(turns=self.turns, messages=self.messages, usage=usage)
+        about = (tree.usage, tree.deepest, self.turns, span["seconds"], self.messages)
+        return Completion(answer, reason, *about)
 
     def converse(self) -> tuple[Any, str]:
         """Ask for code and run it, turn by turn, until it calls FINAL; return answer and reason."""
