@@ -122,7 +122,8 @@ def describe(value: Any, inside: int = 20) -> str:
     if isinstance(value, dict):
         some = itertools.islice(value.items(), inside)
         parts = "; ".join(f"{str(key)[:40]!r}: {describe(part, 0)}" for key, part in some)
-        return f"a dict of {len(value):,} keys" + f" ({parts}; ...)" * bool(parts)
+        more = "; ..." if len(value) > inside else ""
+        return f"a dict of {len(value):,} keys" + f" ({parts}{more})" * bool(parts)
     if isinstance(value, list):
         sizes = [len(part) for part in value if isinstance(part, (str, list, dict))] or [0]
         kinds = ", ".join(sorted({type(part).__name__ for part in value}))
@@ -132,6 +133,7 @@ def describe(value: Any, inside: int = 20) -> str:
 
 # --------------------------------------------------------------------------------- the recursion
 
+RESERVED = ("context", "llm_query", "llm_query_batched", "FINAL", "FINAL_VAR", "SHOW_VARS")
 OPENAI, PROMPTS = "https://api.openai.com/v1", str(Path(__file__).parent / "prompts")
 env = os.environ.get
 
@@ -149,9 +151,9 @@ class RLM:
     `model` is a name for the HTTP API, or a callable `messages -> str | Reply`.
     """
 
-    model: str | Callable = flag(lambda: env("RLM_MODEL", "gpt-5-mini"), "the model", str)
+    model: str | Callable = flag(lambda: env("RLM_MODEL") or "gpt-5-mini", "the model", str)
     sub_model: str | Callable | None = flag(None, "the model below the root, if another", str)
-    base_url: str = flag(lambda: env("OPENAI_BASE_URL", OPENAI), "an OpenAI-compatible API", str)
+    base_url: str = flag(lambda: env("OPENAI_BASE_URL") or OPENAI, "an OpenAI-compatible API", str)
     api_key: str | None = flag(lambda: env("OPENAI_API_KEY"), "its key", str, repr=False)
     options: dict = flag(dict, "more fields of each request, such as temperature")
     max_depth: int = flag(3, "calls at this depth and below are plain model calls", int)
@@ -174,7 +176,14 @@ class RLM:
     on_event: Callable | None = flag(None, "called with every event: see Tree.span")
 
     def completion(self, prompt: str, context: Any = None) -> Completion:
-        """Answer `prompt` about `context`, any JSON value, or about itself; may raise RLMError."""
+        """Answer `prompt` about `context`, any JSON value; without one, the prompt is the context.
+
+        Raises RLMError, with the usage so far on it, when the run cannot go on; TypeError where the
+        context is no JSON value, ValueError where the name of a tool is taken.
+        """
+        for name in self.tools:
+            if name in RESERVED or not name.isidentifier():
+                raise ValueError(f"a tool cannot be named {name!r}")
         if context is None and self.max_depth > 0:
             prompt, context = self.say("whole"), prompt
         tree = Tree(self)
@@ -204,11 +213,14 @@ class Level:
     prompt: str
     context: Any
     depth: int = 0
-    alone: bool = False  # see Tree.worker
+    alone: bool = False  # it goes down in one thread, see Tree.worker
+    turns: int = 0
+    messages: list[dict] = field(default_factory=list)  # the conversation, as it is sent
+    notes: list[str] = field(default_factory=list)  # what the next output tells besides
 
     def complete(self) -> Completion:
         """Converse until there is an answer."""
-        tree, self.messages, self.turns = self.tree, [], 0
+        tree = self.tree
         sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 50 * self.depth))
         name, self.about = name_of(self.rlm.model), describe(self.context)
         about = {"model": name, "prompt": self.prompt, "context": self.about}
@@ -249,7 +261,10 @@ class Level:
         return text, reason
 
     def llm_query(self, prompt, context=None, recurse=None) -> str:
-        """Answer with one model call if all fits, else with a child RLM: this is the recursion."""
+        """Answer with one model call if all fits, else with a child RLM: this is the recursion.
+
+        recurse=True asks for the child, False for the plain call, None decides by `leaf_chars`.
+        """
         if not isinstance(prompt, str):
             raise TypeError(f"the prompt must be a str, not {type(prompt).__name__}")
         rlm, depth = replace(self.rlm, model=self.rlm.sub_model or self.rlm.model), self.depth + 1
@@ -487,23 +502,24 @@ class Tree:
 
     @contextlib.contextmanager
     def worker(self, level: Level):
-        """Yield a REPL: one of the root's and `concurrency` more, or one of one chain beyond them.
+        """Yield a REPL. At most `concurrency` + 1 run, and one chain of levels more.
 
-        Who finds none free waits to be the one that goes down to the leaves alone, in one thread.
+        A level that finds none free queues for `descent`; its whole subtree then runs in one thread
+        (`alone`), since helpers might queue behind it for what it waits for them to finish.
         """
-        free = self.workers.acquire(blocking=False)
-        level.alone = level.alone or not free
+        got = self.workers.acquire(blocking=False)
+        level.alone = level.alone or not got
         tools = {f.__name__: f for f in (level.llm_query, level.llm_query_batched)}
         names = ("cell_seconds", "memory_mb", "output_chars")
         setup = {name: getattr(self.rlm, name) for name in names}
         setup |= {"variables": {"context": level.context}, "tools": tools | self.rlm.tools}
         try:
-            with contextlib.nullcontext() if free else self.descent, Sandbox(**setup) as repl:
+            with contextlib.nullcontext() if got else self.descent, Sandbox(**setup) as repl:
                 self.repls[id(level)] = repl
                 yield repl
         finally:
             self.repls.pop(id(level), None)
-            free and self.workers.release()
+            got and self.workers.release()
 
     def ask(self, rlm: RLM, messages: list[dict], depth: int, free: bool = False) -> Reply:
         """Ask a model at the tree's expense (`free`: past its limits); <think> is taken out."""
@@ -567,8 +583,8 @@ class Tree:
                 raise ModelError(problem + ADVICE.get("long" if long else status, ""))
             self.check(free)
             try:
-                retry = retry.increment("POST", url, error=LimitReached())
-            except (urllib3.exceptions.MaxRetryError, LimitReached):
+                retry = retry.increment("POST", url, error=OSError(problem))
+            except urllib3.exceptions.MaxRetryError:
                 raise ModelError(
                     f"{problem} after {tries} tr{'y' if tries == 1 else 'ies'}"
                 ) from None

@@ -8,7 +8,7 @@ policy below, so that no attribute leads to a frame, a module or a class's bases
 a view. The *process*: a worker without secrets, files, sockets or children, bounded in memory and
 time. It speaks JSON over one socket, and the host believes none of it. In order: tables, compiler,
 guards, library, cell, worker, host. Not here: models, prompts and HTTP (rlm.py); threads in a cell
-(executors work at once); Windows.
+(executors do their work when it is handed in); Windows.
 """
 
 import abc
@@ -868,10 +868,19 @@ class Sandbox:
     variables; output_chars: how much of a cell's output is kept.
     """
 
-    def __init__(self, variables: dict | None = None, tools: dict | None = None, **limits):
-        self.variables, self.tools, self._closed = variables or {}, tools or {}, False
-        self._running = False
-        self.setup = {"cell_seconds": 60, "memory_mb": 2048, "output_chars": 10_000} | limits
+    def __init__(
+        self,
+        variables: dict | None = None,
+        tools: dict | None = None,
+        *,
+        cell_seconds: float = 60,
+        memory_mb: int = 2048,
+        output_chars: int = 10_000,
+    ):
+        self.variables, self.tools = variables or {}, tools or {}
+        self.setup = {"cell_seconds": cell_seconds, "memory_mb": memory_mb}
+        self.setup["output_chars"] = output_chars
+        self._closed = self._running = False
         self._start()
 
     def __enter__(self):

@@ -242,7 +242,7 @@ def play(place: str, *trouble, leaf=lambda text: "leaf", **options) -> tuple[Com
             leaf=leaf,
         ),
     }[place]()
-    options = {"tries": 2, "timeout": 0.3, "max_depth": 4, "max_turns": 4} | options
+    options = {"tries": 2, "timeout": 1, "max_depth": 4, "max_turns": 4} | options
     with Server(script.reply) as server:
         script.server = server
         return RLM("m", base_url=server.url, api_key="k", **options).completion("Q", "c"), script
@@ -688,16 +688,16 @@ def say_leaf(body: dict) -> str:
     return "leaf"
 
 
-@pytest.mark.parametrize(("concurrency", "bound"), [(16, 0.5), (64, 0.3)])
-def test_sixty_four_calls_side_by_side_are_fast(concurrency, bound):
-    """Sub-calls of 100 ms each, the best of five runs on a machine that is shared.
-
-    16 at once take 400 ms, so this shows that 64 are; `bench.py overhead` measures how fast it is.
-    """
-    root = Script(repl("FINAL(llm_query_batched([f'q{i}' for i in range(64)]))"))
-    with serve(say_leaf, latency_ms=100) as url:
-        engine = RLM(root, sub_model="m", base_url=url, api_key="k", concurrency=concurrency)
-        assert min(engine.completion("Q", "c").seconds for _ in range(5)) < bound
+@pytest.mark.parametrize("concurrency", [4, 16])
+def test_sixty_four_calls_stay_within_the_concurrency(concurrency):
+    """How fast they are is measured in bench.py."""
+    script = Script(repl("FINAL(llm_query_batched([f'q{i}' for i in range(64)]))"))
+    with Server(script.reply) as server:
+        done = RLM("m", base_url=server.url, api_key="k", concurrency=concurrency).completion(
+            "Q", "c"
+        )
+        assert 1 < server.peak <= concurrency
+    assert done.answer == ["leaf"] * 64
 
 
 # Nothing is lost, nothing is left
