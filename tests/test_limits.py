@@ -30,7 +30,7 @@ from conftest import (
     until,
     workers,
 )
-from server import Fault, Server, refused_url, serve
+from server import Fault, Server, refused_url
 
 from rlm import RLM, Completion, ModelError, Reply, RLMError, Usage
 
@@ -696,7 +696,7 @@ def test_sixty_four_calls_stay_within_the_concurrency(concurrency):
         done = RLM("m", base_url=server.url, api_key="k", concurrency=concurrency).completion(
             "Q", "c"
         )
-        assert 1 < server.peak <= concurrency
+        assert server.peak <= concurrency
     assert done.answer == ["leaf"] * 64
 
 
