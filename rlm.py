@@ -254,7 +254,7 @@ class Level:
                 if self.depth:
                     raise
             self.tell(rlm.say("last", reason=why))
-            text = self.ask(free=self.depth == 0).text
+            text = self.ask(past_limits=self.depth == 0).text
         for code in textual_final(CODE.sub(r"\1", text)):
             with contextlib.suppress(ValueError, SyntaxError):
                 text = ast.literal_eval(code.removeprefix("FINAL"))
@@ -371,8 +371,8 @@ class Level:
     def tell(self, text: str, role: str = "user") -> None:
         self.messages.append(message(text, role))
 
-    def ask(self, free: bool = False) -> Reply:
-        reply = self.tree.ask(self.rlm, self.messages, self.depth, free)
+    def ask(self, past_limits: bool = False) -> Reply:
+        reply = self.tree.ask(self.rlm, self.messages, self.depth, past_limits)
         self.tell(reply.text, "assistant")
         return reply
 
@@ -487,17 +487,17 @@ class Tree:
         limits = [getattr(self.rlm, f"max_{name}") for name in names]
         return [one for one in zip(names, used, limits, strict=True) if one[2] is not None]
 
-    def left(self, free: bool = False) -> float:
+    def left(self, past_limits: bool = False) -> float:
         """Return the seconds left, inf without a limit."""
-        limit = math.inf if free or self.rlm.max_seconds is None else self.rlm.max_seconds
+        limit = math.inf if past_limits or self.rlm.max_seconds is None else self.rlm.max_seconds
         return max(self.began + limit - time.monotonic(), 0.001)
 
-    def check(self, free: bool = False) -> None:
+    def check(self, past_limits: bool = False) -> None:
         """Raise LimitReached where a limit is."""
         if self.stopped.is_set():
             raise RLMError("the run was stopped")
         for name, used, limit in self.limits():
-            if used >= limit and not free:
+            if used >= limit and not past_limits:
                 raise LimitReached(f"the limit max_{name}={limit} is reached")
 
     @contextlib.contextmanager
@@ -521,16 +521,20 @@ class Tree:
             self.repls.pop(id(level), None)
             got and self.workers.release()
 
-    def ask(self, rlm: RLM, messages: list[dict], depth: int, free: bool = False) -> Reply:
-        """Ask a model at the tree's expense (`free`: past its limits); <think> is taken out."""
+    def ask(self, rlm: RLM, messages: list[dict], depth: int, past_limits: bool = False) -> Reply:
+        """Ask a model at the tree's expense (or past its limits); <think> is taken out."""
         name, messages = name_of(rlm.model), list(messages)
         with self.span("call", depth, model=name, messages=messages) as span:
             with self.lock:  # reserved before it is sent
-                self.check(free)
+                self.check(past_limits)
                 self.calls, self.deepest = self.calls + 1, max(self.deepest, depth)
             try:
                 model = rlm.model if callable(rlm.model) else self.post
-                reply = model(messages) if callable(rlm.model) else model(rlm, messages, span, free)
+                reply = (
+                    model(messages)
+                    if callable(rlm.model)
+                    else model(rlm, messages, span, past_limits)
+                )
             except RLMError:
                 raise
             except Exception as error:
@@ -550,7 +554,7 @@ class Tree:
         text = re.sub(r"(?s)<think>.*?(</think>|\Z)", "", reply.text)
         return replace(reply, text=text.rpartition("</think>")[2].strip())
 
-    def post(self, rlm: RLM, messages: list[dict], span: dict, free: bool) -> Reply:
+    def post(self, rlm: RLM, messages: list[dict], span: dict, past_limits: bool) -> Reply:
         """POST to {base_url}/chat/completions until it works, or trying again would not help."""
         url, key = rlm.base_url.rstrip("/") + "/chat/completions", (rlm.api_key or "").strip()
         if not key and rlm.base_url == OPENAI:
@@ -558,11 +562,13 @@ class Tree:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         body = {"model": rlm.model, "messages": messages, **rlm.options}
         post = functools.partial(self.http.post, url, headers=headers, json=body, stream=True)
-        hurry = free and self.rlm.max_seconds is not None  # the last question must not take long
+        hurry = (
+            past_limits and self.rlm.max_seconds is not None
+        )  # the last question must not take long
         timeout, tries = (min(rlm.timeout, 60), 1) if hurry else (rlm.timeout, max(rlm.tries, 1))
         retry = urllib3.Retry(tries - 1, backoff_factor=0.5, backoff_max=30, allowed_methods=None)
         while True:
-            wait, text, asked = min(timeout, self.left(free)), b"", None
+            wait, text, asked = min(timeout, self.left(past_limits)), b"", None
             end = time.monotonic() + wait
             try:
                 with post(timeout=(min(10, wait), wait), allow_redirects=False) as response:
@@ -581,7 +587,7 @@ class Tree:
             if status not in (408, 429) and status < 500:
                 long = status == 400 and re.search("context|token|length", problem)
                 raise ModelError(problem + ADVICE.get("long" if long else status, ""))
-            self.check(free)
+            self.check(past_limits)
             try:
                 retry = retry.increment("POST", url, error=OSError(problem))
             except urllib3.exceptions.MaxRetryError:
@@ -590,8 +596,8 @@ class Tree:
                 ) from None
             wait = asked or retry.get_backoff_time() or 0.2
             self.emit("retry", span, reason=problem, wait=wait)
-            self.stopped.wait(min(wait, self.left(free)))
-            self.check(free)
+            self.stopped.wait(min(wait, self.left(past_limits)))
+            self.check(past_limits)
 
 
 ADVICE = {

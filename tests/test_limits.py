@@ -683,11 +683,6 @@ def test_one_failed_item_of_a_nested_batch_is_one_none():
     ]
 
 
-def say_leaf(body: dict) -> str:
-    """The model of the light server, which runs in a process of its own."""
-    return "leaf"
-
-
 @pytest.mark.parametrize("concurrency", [4, 16])
 def test_sixty_four_calls_stay_within_the_concurrency(concurrency):
     """How fast they are is measured in bench.py."""
