@@ -581,7 +581,8 @@ class Tree:
             except requests.HTTPError as error:
                 problem, status = error.args
             except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-                problem = f"{type(error).__name__} at {url}"
+                advice = isinstance(error, (ValueError, requests.ConnectionError))
+                problem = f"{type(error).__name__} at {url}{' (check --base-url)' * advice}"
                 status = 0 if isinstance(error, ValueError) else 503  # a bad URL or key, for one
             problem = problem.replace(key, "***") if len(key) > 8 else problem
             if status not in (408, 429) and status < 500:
@@ -677,7 +678,7 @@ LINES = {
     "end completion": "→ {result} · {seconds:.1f} s",
     "end cell": "turn {turn} · {code} → {result} · {seconds:.1f} s · {spent:,} tokens",
     "progress batch": "  {bar} {done}/{total}",
-    "end batch": "  {total}/{total} · {failed} failed · {seconds:.1f} s",
+    "end batch": "  batch {total}/{total} · {failed} failed · {seconds:.1f} s",
     "end call in cell": "  {model} · {tokens:,} tokens · {ask} → {result} · {seconds:.1f} s",
     "failed call": "  {model} {result}",
     "retry call": "  ✗ again in {wait:.1f} s: {reason}",
@@ -706,18 +707,12 @@ class Live:
         if step == "end call":  # those of turns and batches have lines of their own
             step = "failed call" if error else f"end call in {known['within']}"
         columns = os.get_terminal_size(self.stream.fileno()).columns if self.tty else 160
-        room, usage = max((columns - 44) // 2, 20), known.get("usage") or {}
-        result = known.get("answer", known.get("output", known.get("reply", "")))
-        known["result"] = f"✗ {error.splitlines()[-1]}" if error else first(result, room)
-        known["ask"] = known.get("messages", [{"content": ""}])[0]["content"]
+        usage = known.get("usage") or {}
         known["tokens"] = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
         if step == "end call in turn":
             self.open[event["parent"]]["spent"] = known["tokens"]
         known["bar"] = f"{'█' * (20 * known.get('done', 0) // (known.get('total') or 1)):░<20}"
-        known.setdefault("spent", 0)
-        texts = {k for k, v in known.items() if type(v) is str and k not in ("result", "context")}
-        short = known | {k: first(known[k], room) for k in texts}
-        lines = [LINES[step].format_map(short)] if step in LINES else []
+        lines = [self.line(step, known, columns - len(branch) - 2)] if step in LINES else []
         if step == "end cell" and self.verbose:
             lines = [*known["code"].splitlines(), "→", *known.get("output", "").splitlines()]
         lines = [f"{branch} {line}" for line in lines]
@@ -730,6 +725,18 @@ class Live:
             lines.append(f"{spent} · deepest level {self.deepest}")
         if lines or (self.tty and kind == "batch"):
             self.draw(lines, list(self.bars.values()) if self.tty else [], columns - 1)
+
+    def line(self, step: str, known: dict, width: int) -> str:
+        """Fill in a line of `LINES`; the texts in it share the room that is left."""
+        result = known.get("answer", known.get("output", known.get("reply", "")))
+        texts = {"code": known.get("code", ""), "result": result}
+        texts["ask"] = known.get("messages", [{"content": ""}])[0]["content"]
+        blank = {"spent": 0, **known, **dict.fromkeys(texts, "")}
+        room = max((width - len(LINES[step].format_map(blank))) // 2, 18)
+        texts = {name: first(text, room) for name, text in texts.items()}
+        if error := known.get("error"):
+            texts["result"] = f"✗ {error.splitlines()[-1]}"
+        return LINES[step].format_map(blank | texts)
 
     def draw(self, lines: list[str], bars: list[str], width: int) -> None:
         """Write lines above the bars; what a model printed cannot move the cursor."""
