@@ -562,9 +562,8 @@ class Tree:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         body = {"model": rlm.model, "messages": messages, **rlm.options}
         post = functools.partial(self.http.post, url, headers=headers, json=body, stream=True)
-        hurry = (
-            past_limits and self.rlm.max_seconds is not None
-        )  # the last question must not take long
+        # the last question, after max_seconds, must not take long
+        hurry = past_limits and self.rlm.max_seconds is not None
         timeout, tries = (min(rlm.timeout, 60), 1) if hurry else (rlm.timeout, max(rlm.tries, 1))
         retry = urllib3.Retry(tries - 1, backoff_factor=0.5, backoff_max=30, allowed_methods=None)
         while True:

@@ -91,6 +91,7 @@ OPERATORS = """
     rdivmod rpow rlshift rrshift rand rxor ror iadd isub imul imatmul itruediv ifloordiv imod ipow
     ilshift irshift iand ixor ior class_getitem"""  # methods that a class in a cell may define
 INTERNAL, OPERATORS = ({f"__{n}__" for n in names.split()} for names in (INTERNAL, OPERATORS))
+# dunder names: what may be written, read, and used as an identifier
 WRITABLE = {"__name__", "__qualname__", "__doc__"}
 READABLE = INTERNAL | OPERATORS | WRITABLE | {"__class__", "__dict__", "__module__", "__members__"}
 READABLE |= {"__cause__", "__context__", "__notes__", "__annotations__"}
@@ -107,6 +108,7 @@ DATA += (collections.OrderedDict, collections.defaultdict, collections.Counter, 
 HARMLESS = {n for kind in DATA for n in dir(kind) if n[0] != "_" and n not in CHECKED}  # unguarded
 BASES = """abc collections collections.abc enum typing json.encoder json.decoder html.parser string
     random datetime _io numbers decimal fractions textwrap calendar"""  # modules to inherit from
+# types of what no cell may hold, and of what read() looks at twice
 SECRET = {types.ModuleType, types.FrameType, types.CodeType, types.TracebackType}
 JUDGED = SECRET | {
     types.BuiltinMethodType,
@@ -733,9 +735,8 @@ def lock_down(memory_mb: int) -> tuple[str, ...]:
     steps += [(end, 0, 0, 0x50001), (end, 0, 0, 0x7FFF0000)]  # EPERM, or let it through
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
     header = ctypes.create_string_buffer(struct.pack("HP", len(steps), ctypes.addressof(code)))
-    failed = LIBC.prctl(38, 1, 0, 0, 0) or LIBC.prctl(
-        22, 2, header, 0, 0
-    )  # no_new_privs, then the filter
+    # no_new_privs, without which it may not be set, then the filter
+    failed = LIBC.prctl(38, 1, 0, 0, 0) or LIBC.prctl(22, 2, header, 0, 0)
     return ("language", "rlimits") if failed else ("language", "rlimits", "seccomp")
 
 
@@ -948,9 +949,8 @@ class Sandbox:
         ours, theirs = socket.socketpair()
         self._key, self._hello, self._deadline = os.urandom(8), None, float("inf")
         for option, seconds in ((socket.SO_SNDTIMEO, 10), (socket.SO_RCVTIMEO, 2)):
-            ours.setsockopt(
-                socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0)
-            )  # half a frame
+            # a worker that stops in the middle of a frame must not stop the host
+            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
         with theirs:
             tell_server(self._key, [theirs.fileno()])
         self._pipe, self._poll = Connection(ours.detach()), select.poll()
