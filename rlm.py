@@ -268,14 +268,15 @@ class Level:
         if not isinstance(prompt, str):
             raise TypeError(f"the prompt must be a str, not {type(prompt).__name__}")
         rlm, depth = replace(self.rlm, model=self.rlm.sub_model or self.rlm.model), self.depth + 1
-        size = len(prompt) + len("" if context is None else as_text(context))
+        text = None if context is None else as_text(context)
+        size = len(prompt) + len(text or "")
         fits = size <= rlm.leaf_chars
         try:
             if depth < rlm.max_depth and (recurse or (recurse is None and not fits)):
                 task = (rlm.say("whole"), prompt) if context is None else (prompt, context)
                 return as_text(Level(self.tree, rlm, *task, depth, self.alone).complete().answer)
             if fits:
-                return self.tree.ask(rlm, [message(self.leaf(prompt, context))], depth).text
+                return self.tree.ask(rlm, [message(self.leaf(prompt, text))], depth).text
         except RLMError as error:
             raise RuntimeError(f"llm_query failed: {error}") from error
         limit = f"{rlm.leaf_chars:,} fit one plain call"
@@ -365,8 +366,10 @@ class Level:
         return rlm.say("system", tools=tools.strip(), longer=longer, **limits)
 
     def leaf(self, prompt: str, context: Any) -> str:
-        text = as_text(context)
-        return prompt if context is None else self.rlm.say("leaf", prompt=prompt, context=text)
+        """Return the message of a plain call."""
+        if context is None:
+            return prompt
+        return self.rlm.say("leaf", prompt=prompt, context=as_text(context))
 
     def tell(self, text: str, role: str = "user") -> None:
         self.messages.append(message(text, role))
@@ -409,6 +412,7 @@ def textual_final(text: str) -> list[str]:
 
 
 def name_of(model: str | Callable) -> str:
+    """Return what usage, prices and events call a model."""
     return model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
 
 
@@ -529,12 +533,10 @@ class Tree:
                 self.check(past_limits)
                 self.calls, self.deepest = self.calls + 1, max(self.deepest, depth)
             try:
-                model = rlm.model if callable(rlm.model) else self.post
-                reply = (
-                    model(messages)
-                    if callable(rlm.model)
-                    else model(rlm, messages, span, past_limits)
-                )
+                if callable(rlm.model):
+                    reply = rlm.model(messages)
+                else:
+                    reply = self.post(rlm, messages, span, past_limits)
             except RLMError:
                 raise
             except Exception as error:
@@ -567,7 +569,7 @@ class Tree:
         timeout, tries = (min(rlm.timeout, 60), 1) if hurry else (rlm.timeout, max(rlm.tries, 1))
         retry = urllib3.Retry(tries - 1, backoff_factor=0.5, backoff_max=30, allowed_methods=None)
         while True:
-            wait, text, asked = min(timeout, self.left(past_limits)), b"", None
+            wait, text, asked = min(timeout, self.left(past_limits)), bytearray(), None
             end = time.monotonic() + wait
             try:
                 with post(timeout=(min(10, wait), wait), allow_redirects=False) as response:
@@ -622,10 +624,8 @@ def parse(response: requests.Response, text: str) -> Reply:
                 said = "".join(part["text"] for part in said)
             cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
             counts = (usage.get("prompt_tokens"), cached, usage.get("completion_tokens"))
-            cost, cut = (
-                cost if cost is None else float(cost),
-                choice.get("finish_reason") == "length",
-            )
+            cost = None if cost is None else float(cost)
+            cut = choice.get("finish_reason") == "length"
             return Reply(said + "", *(int(count or 0) for count in counts), cost, cut)
         problem = body.get("error") or body.get("message") or body.get("detail") or text
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -759,20 +759,23 @@ def first(value: Any, room: int) -> str:
 # ------------------------------------------------------------------------------ the command line
 
 
-def option(text: str) -> tuple[str, Any]:  # temperature=0.5
+def option(text: str) -> tuple[str, Any]:
+    """Parse temperature=0.5; the value is JSON where it can be."""
     name, value = text.split("=", 1)
     with contextlib.suppress(ValueError):
         value = json.loads(value)
     return name, value
 
 
-def price(text: str) -> tuple[str, tuple]:  # MODEL=0.25,0.03,2
+def price(text: str) -> tuple[str, tuple]:
+    """Parse MODEL=0.25,0.03,2."""
     name, numbers = text.rsplit("=", 1)
     uncached, cached, output = map(float, numbers.split(","))
     return name, (uncached, cached, output)
 
 
 def read(name: str) -> str:
+    """Return the text of a file, or of standard input for "-"."""
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     return data.decode("utf-8", "replace")
 

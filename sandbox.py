@@ -243,6 +243,11 @@ def compile_cell(source: str, filename: str, mode: str = "exec") -> types.CodeTy
 # ----------------------------------------------------- guards: what an attribute may read and write
 
 
+def is_data(cls: type) -> bool:
+    """Return whether a class of the library is plain data, or an exception."""
+    return cls in DATA or issubclass(cls, BaseException)
+
+
 def own(obj, name=""):
     """Return `obj` if a cell made it, and `name` if internal too: nothing else may be written to.
 
@@ -263,9 +268,7 @@ def own(obj, name=""):
         bases = cls.__mro__ + (kind.__mro__ if cls is obj else ())
         bases = bases[bases.index(obj.__thisclass__) + 1 if kind is super else 0 :]
         holder = next((base for base in bases if name in base.__dict__), cls)
-        mine = (
-            holder.__module__ == "__main__" or holder in DATA or issubclass(holder, BaseException)
-        )
+        mine = holder.__module__ == "__main__" or is_data(holder)
     if not mine or (name in FORMATS and issubclass(cls, str)):  # `s.format += spy` hands it out
         raise AttributeError(f"{name!r} of a {kind.__name__!r} is refused: no cell made it")
     if kind.__module__ == "__main__":
@@ -291,8 +294,7 @@ def safe_getattr(obj, name, *default):
             me = () if cls is obj else (obj.__self__ if kind is super else obj,)
             return lambda *args: safe_write(write, *me, *args)
         if name in INTERNAL:
-            known = cls in DATA or issubclass(cls, BaseException)
-            known = known or (cls is obj and is_plain_base(cls))
+            known = is_data(cls) or (cls is obj and is_plain_base(cls))
             kind is super or known or own(obj, name)
         elif name in ("__dict__", "__annotations__") or not (is_dunder(name) or name in CHECKED):
             own(obj, name)
@@ -327,6 +329,7 @@ def safe_write(write, obj, name, *value):
 
 
 def safe_hasattr(obj, name):
+    """`hasattr` for cells."""
     with contextlib.suppress(AttributeError):
         return (safe_getattr(obj, str.__str__(name)), True)[1]
     return False
@@ -407,10 +410,10 @@ def safe_build_class(body, name, *bases, **options):
         named = base is typing.NamedTuple or base is typing.TypedDict
         alias = type(base).__module__ in ("typing", "types")
         for cls in () if named else types.resolve_bases([base]) if alias else [base]:
-            own_or_data = issubclass(type(cls), type) and (
-                cls.__module__ == "__main__" or cls in DATA or issubclass(cls, BaseException)
+            fine = issubclass(type(cls), type) and (
+                cls.__module__ == "__main__" or is_data(cls) or is_plain_base(cls)
             )
-            if not own_or_data and not (issubclass(type(cls), type) and is_plain_base(cls)):
+            if not fine:
                 raise TypeError(f"inheriting from {cls!r} is refused: use a plain class")
     return builtins.__build_class__(body, name, *bases, **options)
 
