@@ -468,7 +468,7 @@ def test_a_worker_that_calls_a_tool_it_was_given_is_believed():
     forged = message({"call": "note", "args": ["forged"], "kwargs": {}})
     tools = {"note": calls.append, "lie": lambda: forge(repl.pid, forged)}
     with Sandbox(tools=tools) as repl:
-        repl.run("lie()\nnote('true')", seconds=2)
+        repl.run("lie()\nnote('true')", seconds=20)
     assert "forged" in calls  # the control: what `forge` writes does arrive
 
 
