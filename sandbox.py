@@ -182,8 +182,6 @@ def compile_cell(source: str, filename: str, mode: str = "exec") -> types.CodeTy
 
 # ----------------------------------------------------- guards: what an attribute may read and write
 
-MADE = set()  # the types of objects that cells made, so far
-
 
 def owner(obj) -> type:
     """Return the class that tells who made `obj`, by type(): its `__class__` can lie."""
@@ -194,16 +192,15 @@ def owner(obj) -> type:
 def own(obj, name):
     """Return `obj` if a cell made it: nothing else may be written to, or read where it is private."""
     kind = type(obj)
-    if kind not in MADE:
-        mine = owner(obj).__module__ == "__main__"
+    if kind.__module__ != "__main__":
         if kind is types.FunctionType:
             mine = obj.__code__.co_filename.startswith(CELL)
         elif kind is types.SimpleNamespace or kind.__module__ == "decimal":  # for anyone to write
             mine = name[:1] != "_"
+        else:
+            mine = owner(obj).__module__ == "__main__"
         if not mine:
             raise AttributeError(f"{name!r} of a {kind.__name__!r} is refused: no cell made it")
-        if kind.__module__ == "__main__":
-            MADE.add(kind)
     return obj
 
 
@@ -291,9 +288,6 @@ def safe_import(name, globals=None, locals=None, fromlist=(), level=0):
         return None  # C code finds it in sys.modules, cells cannot
     if level or name not in VIEWS:
         raise ImportError(f"import of {name!r} is refused; there are {', '.join(VIEWS)}", name=name)
-    for word in fromlist or ():
-        if word != "*" and not hasattr(VIEWS[name], word):  # Python would look in sys.modules
-            raise ImportError(f"cannot import {word!r} from {name!r}: refused, or no such name")
     return VIEWS[name if fromlist else name.partition(".")[0]]
 
 
@@ -387,7 +381,8 @@ stand_ins = {
 def make_views() -> None:
     """Fill `VIEWS`: modules without what leads on, such as `json.codecs` or `re.enum`."""
     for name, *words in map(str.split, MODULES.split(";")):
-        VIEWS[name], module = types.ModuleType(name), importlib.import_module(name)
+        # not named as the module, or `from json import decoder` would look in sys.modules
+        VIEWS[name], module = types.ModuleType(f"{name} (safe part)"), importlib.import_module(name)
         public = getattr(module, "__all__", [n for n in dir(module) if n[0] != "_"])
         for word in {*words, *(public if "*" in words else ())}:
             value = getattr(module, word, module)  # some names are newer than Python 3.11
@@ -395,12 +390,6 @@ def make_views() -> None:
                 setattr(VIEWS[name], word, value)
         if "." in name:
             setattr(VIEWS[name.split(".")[0]], name.split(".")[1], VIEWS[name])
-
-
-def replace(kind: type, name: str, value) -> None:
-    """Set an attribute of a class written in C, so that no alias, subclass or C code finds the old."""
-    gc.get_referents(kind.__dict__)[0][name] = value
-    ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))
 
 
 def harden() -> None:
@@ -433,9 +422,13 @@ def harden() -> None:
     enum.EnumType._create_ = safe_create
     del enum.EnumType._convert_, abc.ABCMeta.register  # reads any module, fools isinstance()
     string.getattr = safe_getattr  # string.Formatter looks here first
-    replace(str, "format", lambda text, /, *args, **kwargs: vformat(text, args, kwargs))
-    replace(str, "format_map", lambda text, values: vformat(text, (), values))
-    replace(AttributeError, "obj", None)  # the object that failed
+    for kind, name, value in (  # in the types themselves, for all aliases, subclasses and C code
+        (str, "format", lambda text, /, *args, **kwargs: vformat(text, args, kwargs)),
+        (str, "format_map", lambda text, values: vformat(text, (), values)),
+        (AttributeError, "obj", None),  # the object that failed
+    ):
+        gc.get_referents(kind.__dict__)[0][name] = value
+        ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))
     sys.modules["__main__"] = types.ModuleType("__main__")  # where the library looks for classes
     exec(compile_cell(STAND_INS, f"{CELL}0>"), made := {**BARE})  # noqa: S102
     for name, names in made["stand_ins"].items():
@@ -538,7 +531,7 @@ class Interpreter:
         sys.stdout = sys.stderr = VIEWS["sys"].stdout = VIEWS["sys"].stderr = output
         NAMESPACE.update(self.fixed)
         with contextlib.suppress(OSError):
-            reserve = mmap.mmap(-1, 24 << 20)  # telling of a MemoryError takes memory
+            self.reserve = mmap.mmap(-1, 24 << 20)  # telling of a MemoryError takes memory
         self.seconds, self.end = seconds, time.process_time() + seconds
         try:
             try:
@@ -549,7 +542,7 @@ class Interpreter:
             except SystemExit:
                 pass
             except BaseException as problem:  # noqa: BLE001 - all of it is told
-                reserve.close()
+                self.reserve.close()
                 error = describe(problem)
             finally:
                 self.interruptible = False
