@@ -21,6 +21,7 @@ import enum
 import functools
 import gc
 import importlib
+import io
 import json
 import linecache
 import mmap
@@ -52,22 +53,25 @@ except ImportError:
 MODULES = """
     __future__ *; abc ABC; ast literal_eval; asyncio TimeoutError CancelledError; base64 *;
     binascii *; bisect *; calendar * -LocaleTextCalendar -LocaleHTMLCalendar; cmath *;
-    collections * -UserString; collections.abc *; concurrent; concurrent.futures TimeoutError;
-    contextlib contextmanager asynccontextmanager suppress nullcontext closing ExitStack
-    redirect_stdout; copy *; csv * -register_dialect -unregister_dialect -field_size_limit;
-    dataclasses * -make_dataclass; datetime date datetime time timedelta timezone tzinfo MINYEAR
-    MAXYEAR UTC; decimal * -DefaultContext -BasicContext -ExtendedContext; difflib *; enum Enum
-    IntEnum StrEnum Flag IntFlag auto unique member nonmember; fractions *; functools partial
-    partialmethod reduce lru_cache cache cached_property cmp_to_key; hashlib *; heapq *; html *;
-    html.parser *; io StringIO BytesIO; itertools *; json *; math *; numbers *; operator *;
+    collections * -UserString; collections.abc *; concurrent; concurrent.futures TimeoutError
+    ALL_COMPLETED FIRST_COMPLETED FIRST_EXCEPTION; contextlib contextmanager asynccontextmanager
+    suppress nullcontext closing ExitStack redirect_stdout; copy *; csv * -register_dialect
+    -unregister_dialect; dataclasses * -make_dataclass; datetime date datetime time timedelta
+    timezone tzinfo MINYEAR MAXYEAR UTC; decimal * -DefaultContext -BasicContext -ExtendedContext;
+    difflib *; enum Enum IntEnum StrEnum Flag IntFlag auto unique member nonmember; fractions *;
+    functools partial partialmethod reduce lru_cache cache cached_property cmp_to_key; hashlib *;
+    heapq *; html *; html.parser *; io StringIO BytesIO; itertools *; json *; math *; numbers *;
+    operator *; os sep linesep; os.path basename commonprefix dirname join normpath split splitext;
     pprint *; random *; re *; statistics *; string *; struct *; sys maxsize version version_info
     float_info byteorder getsizeof getrecursionlimit; textwrap *; time time time_ns perf_counter
     perf_counter_ns monotonic process_time strftime strptime gmtime localtime mktime ctime asctime
-    struct_time; traceback; types SimpleNamespace MappingProxyType NoneType; typing Any Callable
-    ClassVar Collection DefaultDict Deque Dict Final FrozenSet Generator Generic Hashable Iterable
-    Iterator List Literal Mapping NamedTuple NewType NoReturn Optional Pattern Self Sequence Set
-    Text Tuple TypeAlias TypeVar Union cast overload; unicodedata *; urllib;
-    urllib.parse *; zlib *"""  # module, names handed out: "*" is all public ones, "-x" not x
+    struct_time; traceback; types SimpleNamespace MappingProxyType NoneType; typing AbstractSet
+    Annotated Any AnyStr AsyncGenerator AsyncIterator Awaitable Callable ClassVar Collection
+    Coroutine Counter DefaultDict Deque Dict Final FrozenSet Generator Generic Hashable IO Iterable
+    Iterator List Literal Mapping Match MutableMapping MutableSequence NamedTuple NewType NoReturn
+    NotRequired Optional OrderedDict ParamSpec Pattern Required Self Sequence Set Sized Text Tuple
+    TypeAlias TypeVar TYPE_CHECKING Union cast overload; unicodedata *; urllib; urllib.parse *;
+    warnings; zlib *"""  # module, names handed out: "*" is all public ones, "-x" not x
 CODECS = """ascii cp1251 cp1252 hex_codec idna iso8859_1 iso8859_15 latin_1 punycode rot_13 utf_16
     utf_16_be utf_16_le utf_32 utf_8_sig raw_unicode_escape unicode_escape"""
 LAZY = ["_strptime", "_pylong", *(f"encodings.{codec}" for codec in CODECS.split())]  # by C code
@@ -253,11 +257,15 @@ class Variables(collections.UserDict):
             raise KeyError(refusal(name))
         self.data[name] = NAMESPACE[name] = value
 
+    def __delitem__(self, name):
+        del self.data[name], NAMESPACE[name]
 
-def safe_eval(source, scope=None, *_):
+
+def safe_eval(source, *scopes):
     """`eval` for cells: under the same policy as the cell itself."""
-    scope = names_of("f_globals", "f_locals") if scope is None else scope
-    names = {str.__str__(name): value for name, value in scope.items() if str.isidentifier(name)}
+    scopes = [scope for scope in scopes if scope is not None] or [names_of("f_globals", "f_locals")]
+    items = (item for scope in scopes for item in scope.items())
+    names = {str.__str__(name): value for name, value in items if str.isidentifier(name)}
     return eval(compile_cell(source, f"{CELL}eval>", "eval"), names | BARE)
 
 
@@ -268,7 +276,9 @@ class TypeOfTypes(type):
     __instancecheck__ = lambda cls, obj: issubclass(type(obj), type)
 
 
-Type = TypeOfTypes("type", (), {"__class_getitem__": classmethod(types.GenericAlias)})
+Type = TypeOfTypes(
+    "type", (), {"__module__": "builtins", "__class_getitem__": classmethod(types.GenericAlias)}
+)
 
 
 def safe_build_class(body, name, *bases, **options):
@@ -287,7 +297,9 @@ def safe_import(name, globals=None, locals=None, fromlist=(), level=0):
     if name in LAZY:
         return None  # C code finds it in sys.modules, cells cannot
     if level or name not in VIEWS:
-        raise ImportError(f"import of {name!r} is refused; there are {', '.join(VIEWS)}", name=name)
+        raise ModuleNotFoundError(
+            f"import of {name!r} is refused; there are {', '.join(VIEWS)}", name=name
+        )
     return VIEWS[name if fromlist else name.partition(".")[0]]
 
 
@@ -331,10 +343,13 @@ class Future:  # its work is done when it is handed in
     exception, done = lambda self, timeout=None: self.error, lambda self: True
 class TypedDict(dict):
     def __init_subclass__(cls, total=True): pass
+class Protocol: __class_getitem__ = classmethod(lambda cls, _: cls)
 class Executor:
     __init__ = __exit__ = shutdown = lambda *_, **__: None
     __enter__, submit = lambda self: self, Future
-    map = lambda self, work, *inputs, **_: iter([work(*args) for args in zip(*inputs)])
+    def map(self, work, *inputs, **_):
+        works = [Future(work, *args) for args in zip(*inputs)]
+        return (work.result() for work in works)
 def run(coroutine, **_):
     try:
         while True: coroutine.send(None)
@@ -356,24 +371,26 @@ def hasattr(obj, name):
     except AttributeError: return False
     return True
 def exit(*code): raise SystemExit(*code)
-def open(*_, **__): raise RuntimeError("open() is refused: there are no files, the data is in `context`")
-def input(*_): raise RuntimeError("input() is refused: nobody is there to answer")
+def open(*_, **__): raise FileNotFoundError("open() is refused: there are no files, the data is in `context`")
+def input(*_): raise EOFError("input() is refused: nobody is there to answer")
 def sleep(*_): raise RuntimeError("time.sleep() is refused: there is nothing to wait for")
-lock, listed = lambda *_: nullcontext(), lambda works, **_: list(works)
+lock, listed, same = lambda *_, **__: nullcontext(), lambda works, **_: list(works), lambda it: it
 loop = SimpleNamespace(run_until_complete=lambda work: run(work.__await__()), create_task=start,
     run_in_executor=lambda executor, work, *args: Future(work, *args), close=lambda: None)
 get_loop = lambda: loop
 stand_ins = {
     "asyncio": dict(run=run, gather=gather, create_task=start, ensure_future=start, Semaphore=lock,
         Lock=lock, to_thread=Future, sleep=lambda seconds=0, result=None: Future(lambda: result),
-        wait_for=lambda work, timeout=None: work, as_completed=listed,
+        wait_for=lambda work, timeout=None: work, as_completed=listed, timeout=lock,
         new_event_loop=get_loop, get_event_loop=get_loop, get_running_loop=get_loop),
     "concurrent.futures": dict(ThreadPoolExecutor=Executor, ProcessPoolExecutor=Executor,
-        as_completed=listed, wait=lambda futures, **_: (set(futures), set())),
+        Executor=Executor, Future=Future, as_completed=listed, wait=lambda futures, **_: (set(futures), set())),
     "functools": dict(wraps=wraps), "sys": dict(exit=exit), "time": dict(sleep=sleep),
     "operator": dict(attrgetter=attrgetter,
         methodcaller=lambda name, /, *args, **kw: lambda obj: getattr(obj, name)(*args, **kw)),
-    "typing": dict(Protocol=object, TypedDict=TypedDict, runtime_checkable=lambda cls: cls),
+    "typing": dict(Protocol=Protocol, TypedDict=TypedDict, Type=type,
+        runtime_checkable=same, final=same, override=same),
+    "warnings": dict(warn=lock, filterwarnings=lock, simplefilter=lock, catch_warnings=lock),
     "builtins": dict(hasattr=hasattr, exit=exit, quit=exit, open=open, input=input),
 }'''  # fmt: skip
 
@@ -411,12 +428,16 @@ def harden() -> None:
 
         return reconstruct(x, memo, make, args, *rest, **kwargs)
 
-    def safe_create(cls, class_name, names, **_):  # defines whatever it is given
+    def safe_create(cls, class_name, names, start=1, **_):  # defines whatever it is given
         names = str.replace(names, ",", " ").split() if isinstance(names, str) else names
-        names = [str.__str__(name) for name in names]
-        if any(map(is_dunder, names)):
+        items = list(names.items() if isinstance(names, dict) else names)
+        if items and isinstance(items[0], str):
+            items = [str.__str__(name) for name in items]
+        else:
+            items = [(str.__str__(name), value) for name, value in items]
+        if any(is_dunder(item if type(item) is str else item[0]) for item in items):
             raise TypeError("an enum has no members that are named like __this__")
-        return create_enum(cls, class_name, names, module="__main__")
+        return create_enum(cls, class_name, items, module="__main__", start=start)
 
     dataclasses._process_class, copy._reconstruct = safe_process_class, safe_reconstruct
     enum.EnumType._create_ = safe_create
@@ -457,12 +478,11 @@ class Result(typing.NamedTuple):
     final: Final | None
 
 
-class Output:
+class Output(io.TextIOBase):
     """A text stream that keeps the head and the tail of what is written, and counts the middle."""
 
     def __init__(self, limit: int):
         self.half, self.head, self.tail, self.count = max(limit // 2, 1), "", "", 0
-        self.flush = lambda: None
 
     def write(self, text):
         text, room = str.__str__(text), self.half - len(self.head)

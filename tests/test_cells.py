@@ -2128,18 +2128,75 @@ refused
 on
 --- an import that is refused says what is there !
 try:
-    import os
-except ImportError as e:
-    print("json" in str(e), "os" in str(e))
+    import socket
+except ModuleNotFoundError as e:
+    print("json" in str(e), "socket" in str(e))
 >>>
 True True
 --- open is refused, and can be caught !
 try:
     open("data.txt")
-except Exception:
+except FileNotFoundError:
     print("refused")
 >>>
 refused
+--- a check that the calculator sees only what it is given
+x = 5
+print(eval("x + y", {"__builtins__": {}}, {"x": 1, "y": 2}), eval("x * 2"))
+>>>
+3 10
+--- names that come and go in globals()
+globals()["temp"] = 1
+print(temp, globals().pop("temp"), "temp" in globals())
+>>>
+1 1 False
+--- functional enums with values, pairs and a start
+from enum import Enum, IntEnum, StrEnum
+Label = Enum("Label", {"RED": "r", "BLUE": "b"})
+Size = IntEnum("Size", "S M", start=10)
+print(Label["RED"].value, list(Size), Enum("P", [("A", 7)]).A.value, StrEnum("T", ["UP"]).UP)
+>>>
+r [<Size.S: 10>, <Size.M: 11>] 7 up
+--- a map of an executor raises where it is read
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+with ThreadPoolExecutor(4) as pool:
+    found = []
+    results = pool.map(lambda n: 6 // n, [1, 0, 2])
+    try:
+        for result in results:
+            found.append(result)
+    except ZeroDivisionError:
+        found.append("division by zero")
+    done, pending = wait([pool.submit(len, "abc")], return_when=FIRST_COMPLETED)
+print(found, len(done), len(pending))
+>>>
+[6, 'division by zero'] 1 0
+--- imports out of habit
+import os, warnings
+from typing import TYPE_CHECKING, Annotated, Awaitable, MutableMapping, Protocol, Type, TypeVar, final
+warnings.filterwarnings("ignore")
+T = TypeVar("T")
+class Reader(Protocol[T]):
+    def read(self) -> T: ...
+@final
+class File(Reader):
+    def read(self): return os.path.splitext(os.path.join("src", "a.py"))
+print(File().read(), os.path.basename("x/y.txt"))
+>>>
+('src/a', '.py') y.txt
+--- csv with a field longer than the default limit
+import csv, io, sys
+csv.field_size_limit(sys.maxsize)
+print(len(next(csv.reader(io.StringIO("a," + "b" * 200_000)))[1]))
+>>>
+200000
+--- a stream is a stream
+import sys
+sys.stdout.writelines(["a", "b", "\n"])
+print(sys.stdout.isatty(), type(3) is int, type(int))
+>>>
+ab
+False True <class 'type'>
 '''[1:]
 
 

@@ -848,9 +848,10 @@ def test_a_syntax_error_names_the_line(repl, code):
 
 
 USEFUL = {  # code: words that its refusal must hold, so that a model can act on it
-    "import os": ["os", "json", "re"],
+    "import socket": ["socket", "json", "re"],
     "import numpy as np": ["numpy", "json"],
-    "from os import path": ["os", "json"],
+    "from os import listdir": ["os", "listdir"],
+    "from subprocess import run": ["subprocess", "json"],
     "from json import codecs": ["codecs", "json"],
     "open('file.txt')": ["open", "context"],
     "exec('1')": ["exec"],
