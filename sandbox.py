@@ -55,11 +55,11 @@ MODULES = """
     binascii *; bisect *; calendar * -LocaleTextCalendar -LocaleHTMLCalendar; cmath *;
     collections * -UserString; collections.abc *; concurrent; concurrent.futures TimeoutError
     ALL_COMPLETED FIRST_COMPLETED FIRST_EXCEPTION; contextlib contextmanager asynccontextmanager
-    suppress nullcontext closing ExitStack redirect_stdout; copy *; csv * -register_dialect
+    suppress nullcontext closing ExitStack; copy *; csv * -register_dialect
     -unregister_dialect; dataclasses * -make_dataclass; datetime date datetime time timedelta
     timezone tzinfo MINYEAR MAXYEAR UTC; decimal * -DefaultContext -BasicContext -ExtendedContext;
     difflib *; enum Enum IntEnum StrEnum Flag IntFlag auto unique member nonmember; fractions *;
-    functools partial partialmethod reduce lru_cache cache cached_property cmp_to_key; hashlib *;
+    functools partial partialmethod reduce lru_cache cache cached_property cmp_to_key total_ordering; hashlib *;
     heapq *; html *; html.parser *; io StringIO BytesIO; itertools *; json *; math *; numbers *;
     operator *; os sep linesep; os.path basename commonprefix dirname join normpath split splitext;
     pprint *; random *; re *; statistics *; string *; struct *; sys maxsize version version_info
@@ -81,7 +81,7 @@ BUILTINS = """
     list map max memoryview min next object oct ord pow print property range repr reversed round set
     slice sorted staticmethod str sum super tuple zip NotImplemented Ellipsis SystemExit
     KeyboardInterrupt GeneratorExit"""
-INTERNAL = "init new post_init init_subclass get getattr set delete set_name setattr delattr"
+INTERNAL = "init post_init init_subclass get getattr set delete set_name setattr delattr"
 DUNDERS = f"""
     {INTERNAL} repr str bytes format bool hash eq ne lt le gt ge len length_hint iter next reversed
     contains getitem setitem delitem missing call enter exit aenter aexit aiter anext await dir copy
@@ -90,7 +90,9 @@ DUNDERS = f"""
     rfloordiv rmod rdivmod rpow rlshift rrshift rand rxor ror iadd isub imul imatmul itruediv
     ifloordiv imod ipow ilshift irshift iand ixor ior class_getitem name qualname doc slots future
     """  # what a cell may define, read and write
-READABLE = "class dict module members cause context notes annotations"  # what it may read besides
+READABLE = (
+    "new class dict module members cause context notes annotations"  # what it may read besides
+)
 INTERNAL, DUNDERS, READABLE = (
     {f"__{name}__" for name in names.split()} for names in (INTERNAL, DUNDERS, READABLE)
 )
@@ -110,7 +112,10 @@ SECCOMP = {  # machine: its audit number, and the system calls let through: read
         93 94 128 169 113 114 165 153 278 293""",
 }
 LIBC = ctypes.CDLL(None)
-CELL = "<cell "  # how the file names of cells begin
+CELL, MAIN = (
+    "<cell ",
+    "__main__",
+)  # how files of cells begin; the module of cells, compared with `is`
 CHUNK = 1 << 17  # characters of text in one frame
 FRAME_BYTES = 1 << 28  # the longest frame that the host takes from a worker
 FRAME_NODES = 1 << 22  # and its most lists and dicts: "[[],[],..." grows twentyfold in memory
@@ -148,7 +153,9 @@ class Policy(RestrictingNodeTransformer):
             for name in names if isinstance(names, list) else [names]:
                 if isinstance(name, str) and not isinstance(node, ast.Constant):
                     private = field == "kwd_attrs" and name[0] == "_"  # patterns pass no guard
-                    if private or refused(name, READABLE if field == "attr" and reads else ()):
+                    known = READABLE if field == "attr" and reads else ()
+                    known = {"__new__"} if isinstance(node, ast.FunctionDef) else known
+                    if private or refused(name, known):
                         self.error(node, refusal(name))
         native = type(node).__name__ in self.NATIVE
         node = self.node_contents_visit(node) if native else super().visit(node)
@@ -160,6 +167,8 @@ class Policy(RestrictingNodeTransformer):
                 node.value = self.guard("@own", node, node.value, ast.Constant(name))
             case ast.ClassDef(keywords=words) if any(w.arg in ("metaclass", None) for w in words):
                 self.error(node, "metaclasses are refused: use a plain class, or abc.ABC")
+            case ast.FunctionDef(name="__new__"):  # what it returns is written to by the library
+                node.decorator_list.insert(0, ast.copy_location(ast.Name("@new", ast.Load()), node))
             case ast.ExceptHandler(type=None):  # a bare `except:` must not catch the time limit
                 node.type = ast.copy_location(ast.Name("Exception", ast.Load()), node)
         return node
@@ -196,13 +205,13 @@ def owner(obj) -> type:
 def own(obj, name):
     """Return `obj` if a cell made it: nothing else may be written to, or read where it is private."""
     kind = type(obj)
-    if kind.__module__ != "__main__":
+    if kind.__module__ is not MAIN:
         if kind is types.FunctionType:
             mine = obj.__code__.co_filename.startswith(CELL)
         elif kind is types.SimpleNamespace or kind.__module__ == "decimal":  # for anyone to write
             mine = name[:1] != "_"
         else:
-            mine = owner(obj).__module__ == "__main__"
+            mine = owner(obj).__module__ is MAIN
         if not mine:
             raise AttributeError(f"{name!r} of a {kind.__name__!r} is refused: no cell made it")
     return obj
@@ -220,7 +229,7 @@ def inheritable(cls: type) -> bool:
 def safe_getattr(obj, name, *default):
     """`getattr` for cells, and what reads of dunder names compile to."""
     name, cls = str.__str__(name), owner(obj)
-    if refused(name, READABLE) or (name in INTERNAL and not inheritable(cls)):
+    if refused(name, READABLE) or (name in {*INTERNAL, "__new__"} and not inheritable(cls)):
         raise AttributeError(refusal(name))
     if name == "__class__":
         return Type(obj)
@@ -284,7 +293,7 @@ Type = TypeOfTypes(
 def safe_build_class(body, name, *bases, **options):
     """`class` for cells: inherits from own classes and plain data, not from what can read or write."""
     for base in bases:
-        alias = type(base).__module__ in ("typing", "types")
+        alias = type(base).__module__ == "typing" or type(base) is types.GenericAlias
         for cls in types.resolve_bases([base]) if alias else [base]:
             plain = issubclass(type(cls), type) and inheritable(cls)
             if not plain and cls is not typing.NamedTuple:
@@ -319,9 +328,10 @@ SAFE_BUILTINS = {
     "delattr": lambda obj, name: safe_write(delattr, obj, name),
     "@getattr": safe_getattr,
     "@own": own,
+    "@new": lambda new: lambda cls, *args, **how: own(new(cls, *args, **how), ""),
     "@show": lambda value: None if value is None else print(repr(value)),
 }
-BARE = {"__name__": "__main__", "__builtins__": SAFE_BUILTINS}
+BARE = {"__name__": MAIN, "__builtins__": SAFE_BUILTINS}
 NAMESPACE = {**BARE}  # the variables of all cells
 
 # --------------------------------------------- library: views of modules, stand-ins, patched makers
@@ -409,6 +419,18 @@ def make_views() -> None:
             setattr(VIEWS[name.split(".")[0]], name.split(".")[1], VIEWS[name])
 
 
+def freeze() -> None:
+    """Make the classes of the library immutable, like those in C: no method of theirs writes to them."""
+    found, number = [object], ctypes.c_ulong.from_address
+    flags = next(
+        i for i in range(999) if all(number(id(c) + i).value == c.__flags__ for c in PLAIN)
+    )
+    for cls in found:
+        found += type.__subclasses__(cls)
+        number(id(cls) + flags).value |= 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
+        ctypes.pythonapi.PyType_Modified(ctypes.py_object(cls))
+
+
 def harden() -> None:
     """Patch, in this process, what the library would do unguarded on behalf of a cell."""
     make_views()
@@ -416,8 +438,10 @@ def harden() -> None:
     create_enum, vformat = enum.EnumType._create_, string.Formatter().vformat
 
     def safe_process_class(cls, *how):  # makes code of these names
-        if {*map(type, vars(own(cls, "")).get("__annotations__", ()))} - {str}:
-            raise TypeError("the names of fields must be plain str")
+        names = vars(own(cls, "")).get("__annotations__", ()) if isinstance(cls, type) else [cls]
+        if {*map(type, names)} - {str}:
+            raise TypeError("a dataclass is made of a class, with fields whose names are plain str")
+        cls.__doc__ = cls.__doc__ or cls.__name__  # or it would evaluate what cells call signatures
         return process_class(cls, *how)
 
     def safe_reconstruct(x, memo, func, args, *rest, **kwargs):  # writes state into what is made
@@ -439,9 +463,15 @@ def harden() -> None:
             raise TypeError("an enum has no members that are named like __this__")
         return create_enum(cls, class_name, items, module="__main__", start=start)
 
+    @contextlib.contextmanager
+    def redirect_stdout(stream):  # the class of this name reads any attribute of sys
+        with contextlib.redirect_stdout(stream):
+            yield stream
+
     dataclasses._process_class, copy._reconstruct = safe_process_class, safe_reconstruct
     enum.EnumType._create_ = safe_create
     del enum.EnumType._convert_, abc.ABCMeta.register  # reads any module, fools isinstance()
+    copy.setattr = SAFE_BUILTINS["setattr"]
     string.getattr = safe_getattr  # string.Formatter looks here first
     for kind, name, value in (  # in the types themselves, for all aliases, subclasses and C code
         (str, "format", lambda text, /, *args, **kwargs: vformat(text, args, kwargs)),
@@ -452,11 +482,12 @@ def harden() -> None:
         ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))
     sys.modules["__main__"] = types.ModuleType("__main__")  # where the library looks for classes
     exec(compile_cell(STAND_INS, f"{CELL}0>"), made := {**BARE})  # noqa: S102
+    freeze()
     for name, names in made["stand_ins"].items():
         (SAFE_BUILTINS if name == "builtins" else vars(VIEWS[name])).update(names)
+    VIEWS["contextlib"].redirect_stdout = redirect_stdout
     VIEWS["abc"].abstractmethod = lambda method: abc.abstractmethod(own(method, ""))
-    VIEWS["functools"].total_ordering = lambda cls: functools.total_ordering(own(cls, ""))
-    VIEWS["sys"].setrecursionlimit = lambda limit: sys.setrecursionlimit(min(limit, 3000))
+    VIEWS["sys"].setrecursionlimit = lambda limit: sys.setrecursionlimit(min(int(limit), 3000))
     VIEWS["traceback"].format_exc = lambda: describe(sys.exception())
     VIEWS["traceback"].print_exc = lambda: print(describe(sys.exception()))
 
@@ -522,7 +553,7 @@ class Interpreter:
 
     def __init__(self, variables: dict, tools: dict, output_chars: int = 10_000):
         self.output_chars, self.cells, self.interruptible = output_chars, 0, False
-        self.fixed = variables | tools | {"FINAL": self.FINAL, "SHOW_VARS": self.SHOW_VARS}
+        self.fixed = BARE | variables | tools | {"FINAL": self.FINAL, "SHOW_VARS": self.SHOW_VARS}
         self.fixed["FINAL_VAR"] = lambda name: self.FINAL(NAMESPACE.get(str(name), name))
 
     def FINAL(self, value=None):
@@ -567,7 +598,7 @@ class Interpreter:
             finally:
                 self.interruptible = False
         except BaseException as problem:  # noqa: BLE001 - over time while telling
-            error = f"{type(problem).__name__}: {problem}"
+            error = f"{type(problem).__name__} while telling of an error"
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         return Result(output.text(), error, self.final)
 
@@ -611,7 +642,7 @@ def work(pipe: Connection) -> None:
         variables[name] = text if is_text else json.loads(text)
     walls = lock_down(setup["memory_mb"])
 
-    def call(name, args, kwargs):
+    def call(name, *args, **kwargs):
         message = to_json({"call": name, "args": args, "kwargs": kwargs})
         if len(message) > FRAME_BYTES:
             raise ValueError(f"{name}: {len(message):,} bytes; a call takes {FRAME_BYTES:,}")
@@ -625,8 +656,7 @@ def work(pipe: Connection) -> None:
             raise SAFE_BUILTINS.get(reply["kind"], RuntimeError)(reply["error"])
         return reply["value"]
 
-    bind = lambda name: lambda *args, **kwargs: call(name, args, kwargs)
-    tools = {name: bind(name) for name in setup["tools"]}
+    tools = {name: types.MethodType(call, name) for name in setup["tools"]}  # no attributes to set
     interpreter = Interpreter(variables, tools, setup["output_chars"])
     signal.signal(signal.SIGPROF, interpreter.check_time)
     signal.setitimer(signal.ITIMER_PROF, 0.05, 0.05)

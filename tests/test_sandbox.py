@@ -420,12 +420,11 @@ def forge(pid: int, data: bytes) -> None:
                 f"may not take a file descriptor of the worker: {os.strerror(ctypes.get_errno())}"
             )
         stolen = socket.socket(fileno=fd)
-        stolen.setblocking(False)
-        rest = data[stolen.send(data) :]
+        # not by settimeout(): the worker's own end would not block any more either
+        rest = data[stolen.send(data, socket.MSG_DONTWAIT) :]
 
         def send(stolen=stolen, rest=rest):
             with stolen, contextlib.suppress(OSError):
-                stolen.settimeout(10)
                 stolen.sendall(rest)
 
         threading.Thread(target=send, daemon=True).start()
@@ -468,8 +467,8 @@ def test_a_worker_that_calls_a_tool_it_was_given_is_believed():
     forged = message({"call": "note", "args": ["forged"], "kwargs": {}})
     tools = {"note": calls.append, "lie": lambda: forge(repl.pid, forged)}
     with Sandbox(tools=tools) as repl:
-        repl.run("lie()\nnote('true')", seconds=20)
-    assert "forged" in calls  # the control: what `forge` writes does arrive
+        result = repl.run("lie()\nnote('true')", seconds=20)
+    assert "forged" in calls, result  # the control: what `forge` writes does arrive
 
 
 def test_close():
