@@ -4,12 +4,11 @@
 
 The context is a variable in a REPL (sandbox.py), not part of the prompt. The model writes code that
 looks at it and asks sub-calls about the pieces: `llm_query` is one model call when the piece fits,
-and else a child RLM with a REPL of its own, to any depth (Zhang, Kraska, Khattab, arXiv 2512.24601).
-Not here: what is said to models (prompts/), streaming, other kinds of API.
+and else a child RLM with a REPL of its own, to any depth (Zhang, Kraska, Khattab, arXiv
+2512.24601). Not here: what is said to models (prompts/), streaming, other kinds of API.
 """
 
-# ruff: noqa: RUF009 - flag() returns a dataclasses.field
-
+# ruff: noqa: BLE001, RUF009, RUF012
 import argparse
 import ast
 import contextlib
@@ -17,7 +16,6 @@ import functools
 import inspect
 import itertools
 import json
-import math
 import os
 import re
 import signal
@@ -26,28 +24,29 @@ import sys
 import threading
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import requests
 import urllib3
 
 if __package__:
-    from .sandbox import Sandbox, SandboxError
+    from .sandbox import Final, Sandbox, SandboxError
 else:
-    from sandbox import Sandbox, SandboxError
+    from sandbox import Final, Sandbox, SandboxError
 
-# ----------------------------------------------------------------- records: what goes in and out
+env, OPENAI, HERE = os.environ.get, "https://api.openai.com/v1", Path(__file__).parent
+CODE = re.compile(r"(?ms)^[ \t]*```[ \t]*(?:repl|python|py)\b[^\n]*\n(.*?)(?:^[ \t]*```(?!\w)|\Z)")
+FINAL = re.compile(r"(?m)^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(")
+FINAL_END = re.compile(r"(?m)\)(?=[ \t]*(?:\*\*|`)?\.?[ \t]*$)")
+RESERVED = {"context", "llm_query", "llm_query_batched", "FINAL", "FINAL_VAR", "SHOW_VARS"}
+ADVICE = "check --model, --base-url and OPENAI_API_KEY or --api-key; too long: lower leaf_chars"
 
 
 class RLMError(Exception):
-    """A run that cannot go on; `usage` holds what it has cost so far."""
-
-    usage: "Usage | None" = None
+    """What a run cannot get past; its `usage` is what the run has cost so far."""
 
 
 class ModelError(RLMError):
@@ -60,7 +59,7 @@ class LimitReached(RLMError):
 
 @dataclass
 class Reply:
-    """What a model said, the tokens and dollars it took, and whether it was cut off."""
+    """What a model said, the tokens and dollars that it took, and whether it was cut off."""
 
     text: str
     prompt_tokens: int = 0
@@ -72,7 +71,7 @@ class Reply:
 
 @dataclass
 class Usage:
-    """Answered calls, tokens and dollars of a whole tree; `cost` is None if nobody reported one."""
+    """Answered calls, tokens and dollars of a tree; `cost` is None where nobody reported one."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -84,25 +83,23 @@ class Usage:
     def add(self, reply: Reply) -> None:
         """Add one call, and what its reply took."""
         self.calls += 1
-        for name in ("prompt_tokens", "cached_tokens", "completion_tokens"):
-            setattr(self, name, getattr(self, name) + getattr(reply, name))
-        self.cost = self.cost if reply.cost is None else (self.cost or 0) + reply.cost
+        for name in vars(self).keys() & vars(reply):  # the tokens and the cost
+            if (more := getattr(reply, name)) is not None:
+                setattr(self, name, (getattr(self, name) or 0) + more)
 
     def __str__(self):
-        cached = f" ({self.cached_tokens:,} cached)" if self.cached_tokens else ""
-        cost = "" if self.cost is None else f" · ${self.cost:.4f}"
-        tokens = self.prompt_tokens + self.completion_tokens
-        return f"{self.calls:,} call{'s' * (self.calls != 1)} · {tokens:,} tokens{cached}{cost}"
+        many, cost = "s" * (self.calls != 1), "" if self.cost is None else f" · ${self.cost:.4f}"
+        tokens = f"{self.prompt_tokens + self.completion_tokens:,} tokens"
+        return f"{self.calls:,} call{many} · {tokens} ({self.cached_tokens:,} cached){cost}"
 
 
 @dataclass
 class Completion:
-    """The answer, how it ended ("final", "max_turns" or "limit"), the usage and depth of the tree,
-    and the root's turns, seconds and messages, exactly as they were sent."""
+    """The answer, how it came about, and the root's conversation, exactly as it was sent."""
 
     answer: Any
-    finish_reason: str
-    usage: Usage
+    finish_reason: str  # "final", "max_turns" or "limit"
+    usage: Usage  # of the whole tree, as is the depth
     depth: int
     turns: int
     seconds: float
@@ -117,13 +114,13 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def describe(value: Any, inside: int = 20) -> str:
+def describe(value: Any, keys: int = 20) -> str:
     """Return the type and sizes of a context: "a str of 1,234 characters"."""
     if isinstance(value, dict):
-        some = itertools.islice(value.items(), inside)
-        parts = "; ".join(f"{str(key)[:40]!r}: {describe(part, 0)}" for key, part in some)
-        more = "; ..." if len(value) > inside else ""
-        return f"a dict of {len(value):,} keys" + f" ({parts}{more})" * bool(parts)
+        parts = itertools.islice(value.items(), keys)
+        parts = [f"{str(key)[:40]!r}: {describe(part, 0)}" for key, part in parts]
+        parts += ["..."] * (len(value) > keys > 0)
+        return f"a dict of {len(value):,} keys" + f" ({'; '.join(parts)})" * bool(parts)
     if isinstance(value, list):
         sizes = [len(part) for part in value if isinstance(part, (str, list, dict))] or [0]
         kinds = ", ".join(sorted({type(part).__name__ for part in value}))
@@ -131,31 +128,43 @@ def describe(value: Any, inside: int = 20) -> str:
     return f"a {type(value).__name__} of {len(as_text(value)):,} characters"
 
 
-# --------------------------------------------------------------------------------- the recursion
+def textual_final(text: str) -> list[str]:
+    """Return the code for a final outside code: "So:\\nFINAL(a (b))" means ["FINAL('a (b)')"]."""
+    found = FINAL.search(text)  # it begins a line; what merely mentions FINAL(...) does not
+    ends = FINAL_END.finditer(text, found.end()) if found else ()
+    insides = [text[found.end() : end.start()].strip() for end in ends]
+    inside = next((i for i in insides if i.count("(") == i.count(")")), (insides or [""])[-1])
+    if insides and found[1] == "FINAL":
+        with contextlib.suppress(ValueError, SyntaxError):  # a literal, as in FINAL("Paris")
+            inside = value if isinstance(value := ast.literal_eval(inside), str) else inside
+        return [f"FINAL({inside!r})"]
+    return [f"FINAL({inside.strip(chr(34) + chr(39))})"] if insides else []
 
-RESERVED = ("context", "llm_query", "llm_query_batched", "FINAL", "FINAL_VAR", "SHOW_VARS")
-OPENAI, PROMPTS = "https://api.openai.com/v1", str(Path(__file__).parent / "prompts")
-env = os.environ.get
+
+def pair(text: str) -> tuple[str, Any]:
+    """Parse K=V, where V is JSON if it can be, as in "seed=7" or "model=1,0.1,10"."""
+    name, value = text.split("=", 1)
+    with contextlib.suppress(ValueError):
+        values = json.loads(f"[{value}]")
+        value = values if len(values) > 1 else values[0]
+    return name, value
 
 
-def flag(default, help: str, type: Any = None, **more):
-    """Return a field of `RLM`, which is a flag of the command line if it has a type."""
+def flag(default: Any, help: str, kind: Callable | None = None, **more) -> Any:
+    """Return a field of `RLM`, which is a flag of the command line if it has a kind."""
     factory = default if callable(default) else lambda: default
-    return field(default_factory=factory, metadata={"help": help, "type": type}, **more)
+    return field(default_factory=factory, metadata={"help": help, "type": kind}, **more)
 
 
 @dataclass
 class RLM:
-    """A recursive language model; its fields configure all levels, and may be shared by threads.
-
-    `model` is a name for the HTTP API, or a callable `messages -> str | Reply`.
-    """
+    """A recursive language model. A model may also be a callable: messages -> str | Reply."""
 
     model: str | Callable = flag(lambda: env("RLM_MODEL") or "gpt-5-mini", "the model", str)
     sub_model: str | Callable | None = flag(None, "the model below the root, if another", str)
     base_url: str = flag(lambda: env("OPENAI_BASE_URL") or OPENAI, "an OpenAI-compatible API", str)
     api_key: str | None = flag(lambda: env("OPENAI_API_KEY"), "its key", str, repr=False)
-    options: dict = flag(dict, "more fields of each request, such as temperature")
+    options: dict = flag(dict, "more fields of each request, such as temperature", pair)
     max_depth: int = flag(3, "calls at this depth and below are plain model calls", int)
     max_turns: int = flag(30, "turns of each RLM before it must answer", int)
     leaf_chars: int = flag(100_000, "characters that fit one plain call", int)
@@ -169,285 +178,270 @@ class RLM:
     memory_mb: int = flag(2048, "MiB of one worker beyond its context", int)
     timeout: float = flag(600, "seconds to wait for one answer", float)
     tries: int = flag(5, "tries of a call that fails for a while", int)
-    prices: dict = flag(dict, "{model: (input, cached, output)}, dollars per million tokens")
-    prompts: str = flag(PROMPTS, "folder of the prompts", str)
+    prices: dict = flag(dict, "MODEL=INPUT,CACHED,OUTPUT: dollars per million tokens", pair)
+    prompts: str = flag(str(HERE / "prompts"), "folder of the prompts", str)
     trace: str | None = flag(None, "file for a trace, for Perfetto or speedscope", str)
     tools: dict = flag(dict, "{name: function} for the REPL, beside llm_query")
-    on_event: Callable | None = flag(None, "called with every event: see Tree.span")
+    on_event: Callable | None = flag(None, "called with every event: see Level.step")
 
     def completion(self, prompt: str, context: Any = None) -> Completion:
         """Answer `prompt` about `context`, any JSON value; without one, the prompt is the context.
 
-        Raises RLMError, with the usage so far on it, when the run cannot go on; TypeError where the
-        context is no JSON value, ValueError where the name of a tool is taken.
+        Raises RLMError, with the `usage` so far, when the run cannot go on.
         """
-        for name in self.tools:
-            if name in RESERVED or not name.isidentifier():
-                raise ValueError(f"a tool cannot be named {name!r}")
-        if context is None and self.max_depth > 0:
-            prompt, context = self.say("whole"), prompt
         tree = Tree(self)
         try:
-            return Level(tree, self, prompt, context).complete()
-        except BaseException as error:
+            if taken := RESERVED & self.tools.keys():
+                raise RLMError(f"tools cannot be named {', '.join(taken)}")
+            tree.sinks += [Trace(self.trace)] if self.trace else []
+            root = Level(tree, self, prompt, context)
+            answer, reason = root.complete(plain=self.max_depth < 1)
+            about = (tree.usage, tree.deepest, root.turns, tree.used()["seconds"], root.messages)
+            return Completion(answer, reason, *about)
+        except BaseException as cause:
+            foreign = isinstance(cause, Exception) and not isinstance(cause, RLMError)
+            error = RLMError(f"{type(cause).__name__}: {cause}") if foreign else cause
             error.usage = tree.usage
-            raise
+            raise error from (cause if foreign else cause.__cause__)
         finally:
-            tree.stop()
+            tree.stopped.set()  # for what is still under way in other threads
+            tree.sinks.clear()
+            for repl in list(tree.repls):
+                repl.close()
 
     def say(self, name: str, **values) -> str:
-        """Return the prompt `name`, filled in."""
-        try:
-            text = Path(self.prompts, f"{name}.txt").read_text("utf-8")
-            return string.Template(text).substitute(values).strip()
-        except (OSError, KeyError, ValueError) as error:
-            raise RLMError(f"prompt {name!r} in {self.prompts} is not usable: {error}") from None
+        """Return the prompt `name`, filled in with `values` and the fields of this RLM."""
+        text = Path(self.prompts, f"{name}.txt").read_text("utf-8")
+        known = vars(self) | {"api_key": None} | values
+        return string.Template(text).safe_substitute(known).strip()
 
 
-@dataclass
 class Level:
-    """One RLM of the tree: the root, or a child that a sub-call started."""
+    """One RLM of the tree: the root, called "1", or a child such as "1.2" that a sub-call began."""
 
-    tree: "Tree"
-    rlm: RLM
-    prompt: str
-    context: Any
-    depth: int = 0
-    alone: bool = False  # it goes down in one thread, see Tree.worker
-    turns: int = 0
-    messages: list[dict] = field(default_factory=list)  # the conversation, as it is sent
-    notes: list[str] = field(default_factory=list)  # what the next output tells besides
+    def __init__(self, tree: "Tree", rlm: RLM, prompt: str, context: Any, above=None):
+        self.tree, self.rlm, self.prompt, self.context = tree, rlm, prompt, context
+        self.name = f"{above.name}.{next(above.children)}" if above else "1"
+        self.depth, self.children = self.name.count("."), itertools.count(1)
+        self.span, self.alone = (above.span, above.alone) if above else ({}, False)
+        self.turns, self.messages, self.notes = 0, [], []
+        name = getattr(rlm.model, "__name__", type(rlm.model).__name__)
+        self.model = rlm.model if isinstance(rlm.model, str) else name  # for usage, prices, events
 
-    def complete(self) -> Completion:
-        """Converse until there is an answer."""
-        tree = self.tree
+    def complete(self, plain: bool) -> tuple[Any, str]:
+        """Ask the model once, or for code, turn by turn, until that calls FINAL: answer, reason."""
+        rlm, tree, final = self.rlm, self.tree, None
         sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 50 * self.depth))
-        name, self.about = name_of(self.rlm.model), describe(self.context)
-        about = {"model": name, "prompt": self.prompt, "context": self.about}
-        with tree.span("completion", self.depth, **about) as span:
-            try:
-                answer, reason = self.converse()
-                span.update(answer=answer, finish_reason=reason)
-            finally:
-                with tree.lock:
-                    usage = asdict(tree.usage)
-                span.update(turns=self.turns, messages=self.messages, usage=usage)
-        about = (tree.usage, tree.deepest, self.turns, span["seconds"], self.messages)
-        return Completion(answer, reason, *about)
-
-    def converse(self) -> tuple[Any, str]:
-        """Ask for code and run it, turn by turn, until it calls FINAL; return answer and reason."""
-        rlm = self.rlm
-        if self.depth >= rlm.max_depth:  # the root at max_depth=0: the model alone
-            self.tell(self.leaf(self.prompt, self.context))
+        if plain:  # the base case
+            given = {"prompt": self.prompt, "context": as_text(self.context)}
+            self.tell(self.prompt if self.context is None else rlm.say("leaf", **given))
             return self.ask().text, "final"
-        with self.tree.worker(self) as repl:
+        if self.context is None:
+            self.prompt, self.context = rlm.say("whole"), self.prompt
+        about = {"prompt": self.prompt, "context": describe(self.context)}
+        tools = rlm.tools | {f.__name__: f for f in (self.llm_query, self.llm_query_batched)}
+        setup = {n: getattr(rlm, n) for n in ("cell_seconds", "memory_mb", "output_chars")}
+        with self.step("completion", **about) as span, contextlib.ExitStack() as stack:
+            if tree.workers.acquire(blocking=False):
+                stack.callback(tree.workers.release)
+            else:  # one chain of levels more, without helpers: they would queue behind it
+                self.alone = stack.enter_context(tree.descent)
+            repl = stack.enter_context(Sandbox({"context": self.context}, tools, **setup))
+            tree.repls.add(repl)
+            stack.callback(tree.repls.discard, repl)
             self.tell(self.system(), "system")
-            self.tell(rlm.say("task", prompt=self.prompt, description=self.about))
+            self.tell(rlm.say("task", prompt=self.prompt, description=about["context"]))
             try:
-                while self.turns < rlm.max_turns:
-                    if final := self.turn(repl):
-                        return final.value, "final"
-                why, reason = f"all {rlm.max_turns} turns are used", "max_turns"
+                while not final and self.turns < rlm.max_turns:
+                    final = self.turn(repl)
+                reason, why = "max_turns", f"all {rlm.max_turns} turns are used"
             except LimitReached as limit:
-                why, reason = str(limit), "limit"
-                if self.depth:
-                    raise
-            self.tell(rlm.say("last", reason=why))
-            text = self.ask(past_limits=self.depth == 0).text
+                reason, why = "limit", str(limit)
+            answer, reason = (final.value, "final") if final else (self.best(why), reason)
+            with tree.lock:
+                span |= {"answer": answer, "finish_reason": reason, "turns": self.turns}
+                span |= {"messages": self.messages, "usage": asdict(tree.usage)}
+        return answer, reason
+
+    def system(self) -> str:
+        """Return the system prompt."""
+        lines, rlm = [], self.rlm
+        for name, tool in rlm.tools.items():
+            signature, about = "(...)", (inspect.getdoc(tool) or "").partition("\n")[0]
+            with contextlib.suppress(ValueError):  # some builtins have none
+                signature = inspect.signature(tool)
+            lines.append(f"- `{name}{signature}`: {about}")
+        longer = rlm.say("longer" if self.depth + 1 < rlm.max_depth else "longest")
+        return rlm.say("system", longer=longer, tools="\n".join(lines))
+
+    def best(self, why: str) -> str:
+        """Ask outright for an answer; the root goes past the limits, and by a minute at most."""
+        if self.depth == 0:
+            minute = {"seconds": self.tree.used()["seconds"] + 60}
+            self.tree.limits = minute if "seconds" in self.tree.limits else {}
+        self.tell(self.rlm.say("last", reason=why))
+        text = self.ask().text
         for code in textual_final(CODE.sub(r"\1", text)):
             with contextlib.suppress(ValueError, SyntaxError):
                 text = ast.literal_eval(code.removeprefix("FINAL"))
-        return text, reason
+        return text
 
     def llm_query(self, prompt, context=None, recurse=None) -> str:
-        """Answer with one model call if all fits, else with a child RLM: this is the recursion.
-
-        recurse=True asks for the child, False for the plain call, None decides by `leaf_chars`.
-        """
+        """Answer with one model call if all fits, else with a child RLM: this is the recursion."""
         if not isinstance(prompt, str):
             raise TypeError(f"the prompt must be a str, not {type(prompt).__name__}")
-        rlm, depth = replace(self.rlm, model=self.rlm.sub_model or self.rlm.model), self.depth + 1
-        text = None if context is None else as_text(context)
-        size = len(prompt) + len(text or "")
-        fits = size <= rlm.leaf_chars
+        rlm = replace(self.rlm, model=self.rlm.sub_model or self.rlm.model)
+        size = len(prompt) + (0 if context is None else len(as_text(context)))
+        fits, child = size <= rlm.leaf_chars, Level(self.tree, rlm, prompt, context, self)
+        wanted = not fits if recurse is None else recurse  # a child
+        plain = child.depth >= rlm.max_depth or not wanted
+        if plain and not fits:
+            raise ValueError(f"{size:,} characters, {rlm.leaf_chars:,} fit a plain call: cut up")
         try:
-            if depth < rlm.max_depth and (recurse or (recurse is None and not fits)):
-                task = (rlm.say("whole"), prompt) if context is None else (prompt, context)
-                return as_text(Level(self.tree, rlm, *task, depth, self.alone).complete().answer)
-            if fits:
-                return self.tree.ask(rlm, [message(self.leaf(prompt, text))], depth).text
-        except RLMError as error:
+            return as_text(child.complete(plain)[0])
+        except Exception as error:
             raise RuntimeError(f"llm_query failed: {error}") from error
-        limit = f"{rlm.leaf_chars:,} fit one plain call"
-        raise ValueError(f"{size:,} characters are too many, {limit}: cut them up")
 
     def llm_query_batched(self, prompts, contexts=None, recurse=None) -> list:
-        """Answer many prompts in order, here and in a thread for each lane of the tree that is free.
-
-        The caller's own thread always works too, so nested batches cannot deadlock. None stands for
-        an answer that failed.
-        """
+        """Answer many prompts in order, side by side; None stands for an answer that failed."""
         contexts = [None] * len(prompts) if contexts is None else contexts
         if [type(prompts), type(contexts)] != [list] * 2 or len(prompts) != len(contexts):
             raise ValueError("prompts and contexts must be lists of the same length")
-        tree, total, errors, done = self.tree, len(prompts), {}, itertools.count(1)
-        todo, helpers, answers = iter(range(total)), [], [None] * total
-        helped = recurse is False or self.depth + 1 >= self.rlm.max_depth or not self.alone
-        with tree.span("batch", self.depth, total=total) as span:
+        tree, total, errors, helpers = self.tree, len(prompts), {}, []
+        todo, done, answers = iter(range(total)), itertools.count(1), [None] * total
 
-            def work(lane=None):
-                tree.here.id, tree.here.lane = span["id"], lane or tree.here.lane
-                while not tree.stopped.is_set() and (i := next(todo, None)) is not None:
-                    with contextlib.suppress(IndexError):  # no lane is free
-                        if helped and i < total - 1:
-                            thread = Thread(target=work, args=[tree.lanes.pop()], daemon=True)
-                            thread.start()
-                            helpers.append(thread)
-                    try:
-                        answers[i] = self.llm_query(prompts[i], contexts[i], recurse)
-                    except Exception as error:  # noqa: BLE001 - the other items must not be lost
-                        errors[i] = error
-                    with tree.lock:
-                        tree.emit("progress", span, done=next(done), total=total)
-                if lane:
-                    tree.lanes.append(lane)
+        def work(lane: int = 0) -> None:
+            tree.here.lane = lane or tree.here.lane
+            for i in todo:
+                with contextlib.suppress(IndexError):  # no lane is free
+                    if i < total - 1 and not self.alone:
+                        helper = threading.Thread(None, work, None, [tree.lanes.pop()], daemon=True)
+                        helper.start()
+                        helpers.append(helper)
+                try:
+                    answers[i] = self.llm_query(prompts[i], contexts[i], recurse)
+                except Exception as error:
+                    errors[i] = error
+                tree.emit("progress", span, done=next(done))
+            if lane:
+                tree.lanes.append(lane)
 
-            work()
-            while helpers:
-                helpers.pop().join()
+        with self.step("batch", total=total) as span:
+            work()  # in this thread, so that a batch within a batch cannot wait for ever
+            for helper in helpers:  # there may be more of them meanwhile
+                helper.join()
             span["failed"] = len(errors)
         if errors:
             told = "; ".join(f"item {i}: {errors[i]}" for i in sorted(errors)[:9])
             self.notes.append(f"llm_query_batched: {len(errors)} of {total} failed: {told}")
         for error in errors.values():
             if isinstance(error.__cause__, LimitReached):  # what was paid for is shown all the same
-                paid = {i: answer for i, answer in enumerate(answers) if answer is not None}
-                self.notes.append(f"answers before: {as_text(paid)[: self.rlm.output_chars]}")
+                self.notes.append(f"answers before: {as_text(answers)[: self.rlm.output_chars]}")
                 raise error
         return answers
 
-    def turn(self, repl: Sandbox):
-        """Ask for code, run it, tell what it printed; return the Final, or None."""
-        self.turns, outputs, tree = self.turns + 1, [], self.tree
-        with tree.span("turn", self.depth, turn=self.turns):
+    def turn(self, repl: Sandbox) -> Final | None:
+        """Ask for code and run it; tell what it printed, or return what it passed to FINAL."""
+        rlm, tree, outputs, error, final = self.rlm, self.tree, [], None, None
+        self.turns += 1
+        with self.step("turn", turn=self.turns) as span:
             reply = self.ask()
             codes = [*CODE.findall(reply.text), *textual_final(CODE.sub("", reply.text))]
             for code in codes * (not reply.cut):
-                self.notes = []
-                with tree.span("cell", self.depth, code=code) as span:
+                with self.step("cell", code=code) as cell:
+                    self.notes = []
                     try:
                         output, error, final = repl.run(code, tree.left())
                     except SandboxError as broken:
-                        output, error, final = "", f"{broken!r}; your variables are gone", None
-                    parts = [output.rstrip("\n"), *self.notes, error]
-                    outputs.append("\n".join(filter(None, parts)) or "(no output)")
-                    span.update(output=outputs[-1], error=error)
-                if final:
-                    return final
-                if error:
+                        output, error = "", f"{broken!r}; your variables are gone"
+                    parts = filter(None, [output.rstrip("\n"), *self.notes, error])
+                    outputs.append("\n".join(parts) or "(no output)")
+                    cell.update(output=outputs[-1], error=error)
+                if final or error:
                     break
-            output = "\n".join(outputs) or self.rlm.say("cut" if reply.cut else "remind")
-            used = [f", {n:,.6g} of {limit:,} {name} used" for name, n, limit in tree.limits()]
-            left = f"turn {self.turns} of {self.rlm.max_turns}" + "".join(used)
-            self.tell(self.rlm.say("turn", output=output, left=left))
+            output = "\n".join(outputs) or rlm.say("cut" if reply.cut else "remind")
+            span |= {"code": "\n".join(codes), "output": output, "error": error}
+            span["usage"] = vars(reply) | {"text": ""}
+            left, used = [f"turn {self.turns} of {rlm.max_turns}"], tree.used()
+            left += [f"{round(used[n], 3):,} of {m:,} {n} used" for n, m in tree.limits.items()]
+            if not final:
+                self.tell(rlm.say("turn", output=output, left=", ".join(left)))
+        return final
 
-    def system(self) -> str:
-        """Return the system prompt, which is the same for all turns."""
-        rlm, tools = self.rlm, ""
-        for name, tool in rlm.tools.items():
-            signature, about = "(...)", (inspect.getdoc(tool) or "").partition("\n")[0]
-            with contextlib.suppress(ValueError):  # some builtins have none
-                signature = inspect.signature(tool)
-            tools += f"- `{name}{signature}`: {about}\n"
-        longer = rlm.say("longer" if self.depth + 1 < rlm.max_depth else "longest")
-        names = ("output_chars", "leaf_chars", "max_turns")
-        limits = {name: f"{getattr(rlm, name):,}" for name in names}
-        return rlm.say("system", tools=tools.strip(), longer=longer, **limits)
-
-    def leaf(self, prompt: str, context: Any) -> str:
-        """Return the message of a plain call."""
-        if context is None:
-            return prompt
-        return self.rlm.say("leaf", prompt=prompt, context=as_text(context))
+    def ask(self) -> Reply:
+        """Ask the model at the tree's expense; keep and return its reply, without its <think>."""
+        tree, rlm = self.tree, self.rlm
+        with self.step("call", messages=list(self.messages)) as span:
+            with tree.lock:  # reserved before it is sent
+                tree.check()
+                tree.calls, tree.deepest = tree.calls + 1, max(tree.deepest, self.depth)
+            reply = rlm.model(span["messages"]) if callable(rlm.model) else post(self, span)
+            reply = Reply(reply) if isinstance(reply, str) else reply
+            if reply.cost is None and self.model in rlm.prices:
+                new, cached, output = (price / 1e6 for price in rlm.prices[self.model])
+                reply.cost = new * (reply.prompt_tokens - reply.cached_tokens)
+                reply.cost += cached * reply.cached_tokens + output * reply.completion_tokens
+            with tree.lock:
+                tree.usage.add(reply)
+                tree.usage.models.setdefault(self.model, Usage()).add(reply)
+            span |= {"reply": reply.text, "usage": vars(reply) | {"text": ""}}
+        text = re.sub(r"(?s)<think>.*?(</think>|\Z)", "", reply.text)
+        self.tell(text.rpartition("</think>")[2].strip(), "assistant")
+        return replace(reply, text=self.messages[-1]["content"])
 
     def tell(self, text: str, role: str = "user") -> None:
-        self.messages.append(message(text, role))
+        """Add a message; half a surrogate pair, which servers refuse, becomes "?"."""
+        text = text.encode("utf-8", "replace").decode("utf-8")
+        self.messages.append({"role": role, "content": text})
 
-    def ask(self, past_limits: bool = False) -> Reply:
-        reply = self.tree.ask(self.rlm, self.messages, self.depth, past_limits)
-        self.tell(reply.text, "assistant")
-        return reply
-
-
-def message(text: str, role: str = "user") -> dict:
-    """Return a message; half a surrogate pair, which servers refuse, becomes "?"."""
-    return {"role": role, "content": text.encode("utf-8", "replace").decode("utf-8")}
-
-
-CODE = re.compile(r"(?ms)^[ \t]*```[ \t]*(?:repl|python|py)\b[^\n]*\n(.*?)(?:^[ \t]*```|\Z)")
-FINAL = re.compile(r"(?m)^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(")
-FINAL_END = re.compile(r"(?m)\)(?=[ \t]*(?:\*\*|`)?\.?[ \t]*$)")
-
-
-def textual_final(text: str) -> list[str]:
-    """Return the code for a final outside code: "So:\\nFINAL(a (b))" has ["FINAL('a (b)')"].
-
-    It begins a line, and its last bracket ends one; what merely mentions FINAL(...) does not.
-    """
-    for found in FINAL.finditer(text):
-        rest = text[found.end() :]
-        if insides := [rest[: end.start()] for end in FINAL_END.finditer(rest)]:
-            balanced = (inside for inside in insides if inside.count("(") == inside.count(")"))
-            inside = next(balanced, insides[-1]).strip()
-            if found[1] == "FINAL_VAR":
-                return [f"FINAL({inside.strip(chr(34) + chr(39))})"]
-            with contextlib.suppress(ValueError, SyntaxError):
-                inside = value if isinstance(value := ast.literal_eval(inside), str) else inside
-            return [f"FINAL({inside!r})"]
-    return []
-
-
-# --------------------------------------------------------------------------- what a tree shares
-
-
-def name_of(model: str | Callable) -> str:
-    """Return what usage, prices and events call a model."""
-    return model if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
-
-
-@functools.cache
-def session(url: str, size: int, pid: int) -> requests.Session:
-    """Return the pool of connections of this process; the environment is read once."""
-    http = requests.Session()
-    for scheme in ("http://", "https://"):
-        http.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=size))
-    with contextlib.suppress(ValueError):  # of a url that is none: post() will tell
-        found = http.merge_environment_settings(url, {}, None, None, None)
-        http.proxies, http.verify = found["proxies"], found["verify"]
-    http.trust_env = False  # ~/.netrc must not replace the key
-    return http
+    @contextlib.contextmanager
+    def step(self, kind: str, **data):
+        """Emit begin and end of a step; yield the event (see README), to add what the end knows."""
+        above, began = self.span, time.monotonic()
+        self.span = span = {"kind": kind, "id": next(self.tree.ids), "parent": above.get("id")}
+        span |= {"within": above.get("kind"), "rlm": self.name, "depth": self.depth}
+        span |= {"model": self.model, "error": None, **data}
+        self.tree.emit("begin", span)
+        try:
+            yield span
+        except BaseException as error:
+            span["error"] = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self.span = above
+            self.tree.emit("end", span, seconds=time.monotonic() - began)
 
 
 class Tree:
-    """What the levels of one run share: usage and limits, threads and workers, events, HTTP."""
+    """What the levels of one run share: usage and limits, threads and workers, events."""
 
     def __init__(self, rlm: RLM):
-        self.rlm, self.usage, self.deepest, self.calls = rlm, Usage(), 0, 0
-        self.began, self.stopped, self.lock = time.monotonic(), threading.Event(), threading.RLock()
-        self.ids, self.repls, self.here = itertools.count(1), {}, threading.local()
-        self.here.id, self.here.lane = None, 0  # of each thread: its event, its lane of the trace
-        slots = max(rlm.concurrency, 1)
-        self.lanes = list(range(slots - 1, 0, -1))  # one for each helper thread
+        limits = {n: getattr(rlm, f"max_{n}") for n in ("calls", "tokens", "cost", "seconds")}
+        self.limits = {name: limit for name, limit in limits.items() if limit is not None}
+        self.usage, self.calls, self.deepest, self.began = Usage(), 0, 0, time.monotonic()
+        self.ids, self.lock, self.stopped = itertools.count(1), threading.RLock(), threading.Event()
+        self.here, slots = threading.local(), max(rlm.concurrency, 1)
+        self.here.lane, self.lanes = 0, list(range(slots - 1, 0, -1))  # one for each helper thread
         self.workers, self.descent = threading.Semaphore(slots + 1), threading.RLock()
-        self.sinks = [sink for sink in (rlm.trace and Trace(rlm.trace), rlm.on_event) if sink]
-        self.http = session(rlm.base_url, slots, os.getpid())
+        self.sinks, self.repls = [rlm.on_event] if rlm.on_event else [], set()
 
-    def stop(self) -> None:
-        """End what is still under way in other threads."""
-        self.stopped.set()
-        for repl in list(self.repls.values()):
-            repl.close()
+    def used(self) -> dict[str, float]:
+        """Return what counts against the limits, so far."""
+        tokens, cost = self.usage.prompt_tokens + self.usage.completion_tokens, self.usage.cost
+        seconds = time.monotonic() - self.began
+        return {"calls": self.calls, "tokens": tokens, "cost": cost or 0, "seconds": seconds}
+
+    def left(self) -> float:
+        """Return the seconds left, inf without a limit."""
+        return max(self.limits.get("seconds", float("inf")) - self.used()["seconds"], 0.001)
+
+    def check(self) -> None:
+        """Raise LimitReached where a limit is."""
+        if self.stopped.is_set():
+            raise RLMError("the run was stopped")
+        for name, limit in self.limits.items():
+            if self.used()[name] >= limit:
+                raise LimitReached(f"the limit max_{name}={limit} is reached")
 
     def emit(self, event: str, span: dict, **data) -> None:
         """Hand an event to the trace and the callback; an error there ends only that."""
@@ -456,371 +450,183 @@ class Tree:
             for sink in list(self.sinks):
                 try:
                     sink(known)
-                except Exception as error:  # noqa: BLE001
+                except Exception as error:
                     self.sinks.remove(sink)
                     warnings.warn(f"no more events for {sink}: {error!r}", stacklevel=2)
 
-    @contextlib.contextmanager
-    def span(self, kind: str, depth: int, **data):
-        """Emit the begin and the end of a step; yield a dict for what is known at its end.
 
-        event: "begin", "end", "progress" (of a batch: done, total), "retry" (of a call: reason, wait).
-        kind: completion (model, prompt, context; answer, finish_reason, usage, messages, turns), turn
-        (turn), cell (code; output), call (model, messages; reply, usage), batch (total; failed). All
-        have id, parent, depth, lane and time, ends have seconds and error. A lane is a call stack.
-        """
-        span = {"kind": kind, "id": next(self.ids), "parent": self.here.id, "depth": depth}
-        began = time.monotonic()
-        self.emit("begin", span, **data)
-        self.here.id = span["id"]
+@functools.cache
+def session(pid: int) -> requests.Session:
+    """Return the pool of connections of this process."""
+    http = requests.Session()
+    http.auth = lambda request: request  # or ~/.netrc would replace the key
+    http.adapters = dict.fromkeys(http.adapters, requests.adapters.HTTPAdapter(pool_maxsize=512))
+    return http
+
+
+def post(level: Level, span: dict) -> Reply:
+    """POST to {base_url}/chat/completions until it works, or trying again would not help."""
+    rlm, tree = level.rlm, level.tree
+    url, key = rlm.base_url.rstrip("/") + "/chat/completions", (rlm.api_key or "").strip()
+    if not key and rlm.base_url == OPENAI:
+        raise RLMError("no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL), or --api-key")
+    request = {"json": {"model": rlm.model, "messages": span["messages"], **rlm.options}}
+    request["headers"] = {"Authorization": f"Bearer {key}"} if key else {}
+    request |= {"stream": True, "allow_redirects": False}
+    for tried in itertools.count(1):
+        data, wait, seconds = bytearray(), min(0.25 * 2**tried, 30), min(rlm.timeout, tree.left())
+        request["timeout"], end = (min(10, seconds), seconds), time.monotonic() + seconds
         try:
-            yield span
-        except BaseException as error:
-            span["error"] = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            self.here.id = span["parent"]
-            span.update(seconds=time.monotonic() - began, error=span.get("error"))
-            self.emit("end", span)
-
-    def limits(self) -> list[tuple]:
-        """Return (name, used, limit) of all that has a limit, as [("calls", 3, 10)]."""
-        tokens = self.usage.prompt_tokens + self.usage.completion_tokens
-        used = (self.calls, tokens, self.usage.cost or 0, round(time.monotonic() - self.began, 3))
-        names = ("calls", "tokens", "cost", "seconds")
-        limits = [getattr(self.rlm, f"max_{name}") for name in names]
-        return [one for one in zip(names, used, limits, strict=True) if one[2] is not None]
-
-    def left(self, past_limits: bool = False) -> float:
-        """Return the seconds left, inf without a limit."""
-        limit = math.inf if past_limits or self.rlm.max_seconds is None else self.rlm.max_seconds
-        return max(self.began + limit - time.monotonic(), 0.001)
-
-    def check(self, past_limits: bool = False) -> None:
-        """Raise LimitReached where a limit is."""
-        if self.stopped.is_set():
-            raise RLMError("the run was stopped")
-        for name, used, limit in self.limits():
-            if used >= limit and not past_limits:
-                raise LimitReached(f"the limit max_{name}={limit} is reached")
-
-    @contextlib.contextmanager
-    def worker(self, level: Level):
-        """Yield a REPL. At most `concurrency` + 1 run, and one chain of levels more.
-
-        A level that finds none free queues for `descent`; its whole subtree then runs in one thread
-        (`alone`), since helpers might queue behind it for what it waits for them to finish.
-        """
-        got = self.workers.acquire(blocking=False)
-        level.alone = level.alone or not got
-        tools = {f.__name__: f for f in (level.llm_query, level.llm_query_batched)}
-        names = ("cell_seconds", "memory_mb", "output_chars")
-        setup = {name: getattr(self.rlm, name) for name in names}
-        setup |= {"variables": {"context": level.context}, "tools": tools | self.rlm.tools}
-        try:
-            with contextlib.nullcontext() if got else self.descent, Sandbox(**setup) as repl:
-                self.repls[id(level)] = repl
-                yield repl
-        finally:
-            self.repls.pop(id(level), None)
-            got and self.workers.release()
-
-    def ask(self, rlm: RLM, messages: list[dict], depth: int, past_limits: bool = False) -> Reply:
-        """Ask a model at the tree's expense (or past its limits); <think> is taken out."""
-        name, messages = name_of(rlm.model), list(messages)
-        with self.span("call", depth, model=name, messages=messages) as span:
-            with self.lock:  # reserved before it is sent
-                self.check(past_limits)
-                self.calls, self.deepest = self.calls + 1, max(self.deepest, depth)
-            try:
-                if callable(rlm.model):
-                    reply = rlm.model(messages)
-                else:
-                    reply = self.post(rlm, messages, span, past_limits)
-            except RLMError:
-                raise
-            except Exception as error:
-                raise ModelError(f"the model raised {error!r}") from error
-            if not isinstance(reply, (str, Reply)):
-                raise ModelError(f"the model returned {reply!r}, not a str or a Reply")
-            reply = reply if isinstance(reply, Reply) else Reply(reply)
-            if reply.cost is None and (prices := rlm.prices.get(name)):
-                fresh = reply.prompt_tokens - reply.cached_tokens
-                counts = (fresh, reply.cached_tokens, reply.completion_tokens)
-                reply.cost = sum(n * price for n, price in zip(counts, prices, strict=True)) / 1e6
-            with self.lock:
-                for usage in (self.usage, self.usage.models.setdefault(name, Usage())):
-                    usage.add(reply)
-            usage = asdict(reply)
-            span.update(reply=usage.pop("text"), usage=usage)
-        text = re.sub(r"(?s)<think>.*?(</think>|\Z)", "", reply.text)
-        return replace(reply, text=text.rpartition("</think>")[2].strip())
-
-    def post(self, rlm: RLM, messages: list[dict], span: dict, past_limits: bool) -> Reply:
-        """POST to {base_url}/chat/completions until it works, or trying again would not help."""
-        url, key = rlm.base_url.rstrip("/") + "/chat/completions", (rlm.api_key or "").strip()
-        if not key and rlm.base_url == OPENAI:
-            raise RLMError("no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL), or --api-key")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        body = {"model": rlm.model, "messages": messages, **rlm.options}
-        post = functools.partial(self.http.post, url, headers=headers, json=body, stream=True)
-        # the last question, after max_seconds, must not take long
-        hurry = past_limits and self.rlm.max_seconds is not None
-        timeout, tries = (min(rlm.timeout, 60), 1) if hurry else (rlm.timeout, max(rlm.tries, 1))
-        retry = urllib3.Retry(tries - 1, backoff_factor=0.5, backoff_max=30, allowed_methods=None)
-        while True:
-            wait, text, asked = min(timeout, self.left(past_limits)), bytearray(), None
-            end = time.monotonic() + wait
-            try:
-                with post(timeout=(min(10, wait), wait), allow_redirects=False) as response:
-                    while chunk := response.raw.read1(1 << 16, decode_content=True):
-                        text += chunk
-                        if time.monotonic() > end:
-                            raise requests.Timeout("the answer is still dripping in")
-                asked = retry.get_retry_after(response.raw)
-                return parse(response, text.decode("utf-8", "replace"))
-            except requests.HTTPError as error:
-                problem, status = error.args
-            except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-                advice = isinstance(error, (ValueError, requests.ConnectionError))
-                problem = f"{type(error).__name__} at {url}{' (check --base-url)' * advice}"
-                status = 0 if isinstance(error, ValueError) else 503  # a bad URL or key, for one
-            problem = problem.replace(key, "***") if len(key) > 8 else problem
-            if status not in (408, 429) and status < 500:
-                long = status == 400 and re.search("context|token|length", problem)
-                raise ModelError(problem + ADVICE.get("long" if long else status, ""))
-            self.check(past_limits)
-            try:
-                retry = retry.increment("POST", url, error=OSError(problem))
-            except urllib3.exceptions.MaxRetryError:
-                raise ModelError(
-                    f"{problem} after {tries} tr{'y' if tries == 1 else 'ies'}"
-                ) from None
-            wait = asked or retry.get_backoff_time() or 0.2
-            self.emit("retry", span, reason=problem, wait=wait)
-            self.stopped.wait(min(wait, self.left(past_limits)))
-            self.check(past_limits)
-
-
-ADVICE = {
-    "long": " (if the prompt is too long, lower leaf_chars and output_chars)",
-    401: " (check OPENAI_API_KEY or --api-key)",
-    403: " (check OPENAI_API_KEY or --api-key)",
-    404: " (check --model and --base-url)",
-}
-
-
-def parse(response: requests.Response, text: str) -> Reply:
-    """Return the reply in the body of a response; raise HTTPError(what went wrong, status)."""
-    status = response.status_code
-    try:
-        body = json.loads(text)
-        if status == 200 and not body.get("error"):
+            with session(os.getpid()).post(url, **request) as response:
+                while chunk := response.raw.read1(1 << 16, decode_content=True):
+                    data += chunk
+                    if time.monotonic() > end:
+                        raise requests.Timeout("the answer is still dripping in")
+            text, status = data.decode("utf-8", "replace"), response.status_code
+            body = json.loads(text) if status == 200 else {}
             choice, usage = body["choices"][0], body.get("usage") or {}
-            said, cost = choice["message"].get("content") or "", usage.get("cost")
-            cost = response.headers.get("x-litellm-response-cost") if cost is None else cost
-            if isinstance(said, list):
-                said = [p for p in said if isinstance(p, dict) and p.get("type") == "text"]
-                said = "".join(part["text"] for part in said)
+            said = choice["message"].get("content") or ""
+            if isinstance(said, list):  # parts, of which some may be thoughts
+                said = "".join(part["text"] for part in said if part["type"] == "text")
             cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
             counts = (usage.get("prompt_tokens"), cached, usage.get("completion_tokens"))
-            cost = None if cost is None else float(cost)
-            cut = choice.get("finish_reason") == "length"
+            cost = usage.get("cost", response.headers.get("x-litellm-response-cost"))
+            cost, cut = cost and float(cost), choice.get("finish_reason") == "length"
             return Reply(said + "", *(int(count or 0) for count in counts), cost, cut)
-        problem = body.get("error") or body.get("message") or body.get("detail") or text
-    except (ValueError, LookupError, TypeError, AttributeError):
-        problem = text if status != 200 else f"not a chat completion: {text[:200]}"
-    if isinstance(problem, dict):
-        status = problem["code"] if isinstance(problem.get("code"), int) else status  # a gateway's
-        problem = problem.get("message") or problem
-    reason = response.reason if status == response.status_code != 200 else ""
-    raise requests.HTTPError(
-        f"{status} {reason}: {' '.join(as_text(problem).split())[:500]}", status
-    )
-
-
-# ------------------------------------------------------------------ the trace and the live view
+        except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error:
+            problem, again = f"{type(error).__name__} at {url}", not isinstance(error, ValueError)
+        except (ValueError, LookupError, TypeError, AttributeError):  # no chat completion
+            if status == 200 and (code := re.search(r'"code"\s*:\s*(\d{3})\b', text)):
+                status = int(code[1])  # of a gateway, about the server behind it
+            again = status >= 500 or status in (408, 429)
+            wait = urllib3.Retry().get_retry_after(response) or wait
+            what = "not a chat completion" if status == 200 else response.reason
+            said = re.search(r'"(?:message|detail|error)"\s*:\s*("(?:[^"\\]|\\.)*")', text)
+            said = json.loads(said[1], strict=False) if said else text
+            problem = f"{status} {what}: {' '.join(said.split())[:500]}"
+        problem = problem.replace(key, "***") if len(key) > 8 else problem
+        if not again or tried >= rlm.tries:
+            raise ModelError(f"{problem} after {tried} tries" if again else f"{problem} ({ADVICE})")
+        tree.emit("retry", span, reason=problem, wait=wait)
+        tree.stopped.wait(min(wait, tree.left()))
+        tree.check()
 
 
 class Trace:
     """Writes events in the Chrome Trace Event format; the file is valid JSON after each of them."""
 
-    lock, begun, runs = threading.Lock(), set(), itertools.count(1)
+    lock, runs = threading.Lock(), itertools.count(1)
     HEAD = '[\n{"name": "process_name", "ph": "M", "pid": 1, "tid": 0, "args": {"name": "rlm"}}\n]'
 
     def __init__(self, path: str):
-        self.path, self.run, self.names = Path(path).absolute(), next(self.runs), {}
-        with self.lock:
-            try:
-                self.path in self.begun or self.path.write_text(self.HEAD)
-            except OSError as error:
-                raise RLMError(f"the trace {path} cannot be written: {error}") from None
-            self.begun.add(self.path)
+        self.path, self.run = Path(path).absolute(), next(self.runs)
+        try:
+            self.path.write_text(self.HEAD)
+        except OSError as error:
+            raise RLMError(f"the trace {path} cannot be written: {error}") from None
 
     def __call__(self, event: dict) -> None:
         phase, kind = {"begin": "B", "end": "E"}.get(event["event"], "i"), event["kind"]
-        name = f"{kind} {event.get('turn', event.get('total', ''))}".strip()
-        if phase == "B":
-            self.names[event["id"]] = name
-        elif phase == "E":  # named as its begin, or speedscope takes them for two
-            name = self.names.pop(event["id"], kind)
-        known = {"name": name if phase != "i" else event["event"], "cat": kind, "ph": phase}
-        known |= {"ts": round(event["time"] * 1e6), "pid": self.run, "tid": event["lane"]}
-        known["args"] = {k: event[k] for k in event.keys() - {"event", "kind", "lane", "time"}}
+        name = event["event"] if phase == "i" else f"{kind} {event.get('turn', event['rlm'])}"
+        known = {"name": name, "cat": kind, "ph": phase, "ts": round(event["time"] * 1e6)}
+        hidden = ("event", "kind", "lane", "time", "" if phase == "E" else "messages")
+        args = {key: event[key] for key in event if key not in hidden}
+        known |= {"pid": self.run, "tid": event["lane"], "args": args}
         with self.lock, self.path.open("r+b") as file:
             file.seek(-2, os.SEEK_END)  # in place of the last bracket
             file.write(f",\n{json.dumps(known, default=str)}\n]".encode())
 
 
-LINES = {
-    "begin completion": "● {model} · depth {depth} · {context}",
-    "end completion": "→ {result} · {seconds:.1f} s",
-    "end cell": "turn {turn} · {code} → {result} · {seconds:.1f} s · {spent:,} tokens",
-    "progress batch": "  {bar} {done}/{total}",
-    "end batch": "  batch {total}/{total} · {failed} failed · {seconds:.1f} s",
-    "end call in cell": "  {model} · {tokens:,} tokens · {ask} → {result} · {seconds:.1f} s",
-    "failed call": "  {model} {result}",
-    "retry call": "  ✗ again in {wait:.1f} s: {reason}",
-}
-
-
 class Live:
-    """Shows a run as a tree that grows, with bars for the batches under way on a terminal."""
+    """Shows events as lines of a tree; on a terminal, the batches under way in one line below."""
+
+    LINES = {
+        "begin completion": "● {model} · depth {depth} · {context}",
+        "end completion": "→ {result} · {seconds:.1f} s",
+        "end turn": "turn {turn} · {what} → {result} · {seconds:.1f} s · {tokens:,} tokens",
+        "end call": "{model} · {what} → {result} · {seconds:.1f} s · {tokens:,} tokens",
+        "end batch": "batch {total}/{total} · {failed} failed · {seconds:.1f} s",
+        "retry call": "✗ again in {wait:.1f} s: {reason}",
+    }
 
     def __init__(self, stream, verbose: bool = False):
-        self.stream, self.verbose, self.tty = stream, verbose, stream.isatty()
-        self.open, self.children, self.bars, self.drawn, self.deepest = {}, Counter(), {}, 0, 0
+        self.stream, self.verbose, self.tty, self.bars = stream, verbose, stream.isatty(), {}
 
     def __call__(self, event: dict) -> None:
-        id, phase, kind, error = (event.get(key) for key in ("id", "event", "kind", "error"))
-        if phase == "begin":
-            above = self.open.get(event["parent"], {"name": "", "kind": ""})
-            name, self.deepest = above["name"], max(self.deepest, event["depth"])
-            if kind == "completion":
-                self.children[name] += 1
-                name = f"{name}.{self.children[name]}".strip(".")
-            self.open[id] = above | event | {"name": name, "within": above["kind"]}
-        known = self.open.pop(id) if phase == "end" else self.open[id]
-        branch, known = "│  " * known["name"].count(".") + known["name"], known | event
-        step = f"{phase} {kind}"
-        if step == "end call":  # those of turns and batches have lines of their own
-            step = "failed call" if error else f"end call in {known['within']}"
-        columns = os.get_terminal_size(self.stream.fileno()).columns if self.tty else 160
-        usage = known.get("usage") or {}
-        known["tokens"] = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
-        if step == "end call in turn":
-            self.open[event["parent"]]["spent"] = known["tokens"]
-        known["bar"] = f"{'█' * (20 * known.get('done', 0) // (known.get('total') or 1)):░<20}"
-        lines = [self.line(step, known, columns - len(branch) - 2)] if step in LINES else []
-        if step == "end cell" and self.verbose:
-            lines = [*known["code"].splitlines(), "→", *known.get("output", "").splitlines()]
-        lines = [f"{branch} {line}" for line in lines]
-        self.bars.pop(id, None)
-        if step == "progress batch":
-            self.bars[id] = lines.pop()
-        if step == "end completion" and event["parent"] is None:
-            turns, usage = event["turns"], Usage(**event["usage"])
-            spent = f"{turns} turn{'s' * (turns != 1)} · {usage} · {event['seconds']:.1f} s"
-            lines.append(f"{spent} · deepest level {self.deepest}")
-        if lines or (self.tty and kind == "batch"):
-            self.draw(lines, list(self.bars.values()) if self.tty else [], columns - 1)
-
-    def line(self, step: str, known: dict, width: int) -> str:
-        """Fill in a line of `LINES`; the texts in it share the room that is left."""
-        result = known.get("answer", known.get("output", known.get("reply", "")))
-        texts = {"code": known.get("code", ""), "result": result}
-        texts["ask"] = known.get("messages", [{"content": ""}])[0]["content"]
-        blank = {"spent": 0, **known, **dict.fromkeys(texts, "")}
-        room = max((width - len(LINES[step].format_map(blank))) // 2, 18)
-        texts = {name: first(text, room) for name, text in texts.items()}
-        if error := known.get("error"):
-            texts["result"] = f"✗ {error.splitlines()[-1]}"
-        return LINES[step].format_map(blank | texts)
-
-    def draw(self, lines: list[str], bars: list[str], width: int) -> None:
-        """Write lines above the bars; what a model printed cannot move the cursor."""
-        out = f"\x1b[{self.drawn}A\r\x1b[J" if self.drawn else ""
-        for line in lines + bars:
-            line = re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", line)
+        step, kind, error = f"{event['event']} {event['kind']}", event["kind"], event["error"]
+        width = os.get_terminal_size(self.stream.fileno()).columns - 1 if self.tty else 160
+        branch = "│  " * event["rlm"].count(".") + event["rlm"]
+        room, usage = max((width - len(branch) - 40) // 2, 18), event.get("usage") or {}
+        what = event.get("code") or (event.get("messages") or [{"content": ""}])[-1]["content"]
+        result = as_text(event.get("answer", event.get("output", event.get("reply", ""))))
+        if not self.verbose or kind != "turn":
+            what, result = (text.strip().partition("\n")[0][:room] for text in (what, result))
+        result = f"✗ {error.splitlines()[-1]}" if error and not self.verbose else result
+        tokens = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+        known = event | {"what": what, "result": result, "tokens": tokens}
+        told = step in self.LINES
+        if step == "end call":  # those of turns and batches have no line of their own
+            told = error or event["within"] in ("cell", None)
+        elif step == "end turn":  # where its call failed, that has been told
+            told = "output" in event
+        out = "\r\x1b[K" * self.tty
+        for line in self.LINES[step].format_map(known).splitlines() if told else ():
+            line = re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", f"{branch} {line}")
             line = line if self.verbose else line[:width]
             red = self.tty and "✗" in line and not env("NO_COLOR")
             out += f"\x1b[31m{line}\x1b[0m\n" if red else f"{line}\n"
-        self.drawn = len(bars)
-        self.stream.write(out)
+        if kind == "batch":
+            done, total = event.get("done", 0), event["total"]
+            bar = "█" * (10 * done // max(total, 1))
+            self.bars[event["id"]] = f"{event['rlm']} {bar:░<10} {done}/{total}  "
+        if event["event"] == "end":
+            self.bars.pop(event["id"], None)
+            self.bars = self.bars if event["parent"] else {}
+        self.stream.write(out + "".join(self.bars.values())[:width] * self.tty)
         self.stream.flush()
-
-
-def first(value: Any, room: int) -> str:
-    """Return the first line, shortened to `room` characters."""
-    line = as_text(value).strip().partition("\n")[0]
-    return line if len(line) <= room else line[: room - 1] + "…"
-
-
-# ------------------------------------------------------------------------------ the command line
-
-
-def option(text: str) -> tuple[str, Any]:
-    """Parse temperature=0.5; the value is JSON where it can be."""
-    name, value = text.split("=", 1)
-    with contextlib.suppress(ValueError):
-        value = json.loads(value)
-    return name, value
-
-
-def price(text: str) -> tuple[str, tuple]:
-    """Parse MODEL=0.25,0.03,2."""
-    name, numbers = text.rsplit("=", 1)
-    uncached, cached, output = map(float, numbers.split(","))
-    return name, (uncached, cached, output)
-
-
-def read(name: str) -> str:
-    """Return the text of a file, or of standard input for "-"."""
-    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    return data.decode("utf-8", "replace")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Answer a question from the command line; return the exit status."""
     parser = argparse.ArgumentParser("rlm.py", description="Ask about any amount of text.")
-    add, many = parser.add_argument, {"action": "append", "default": []}
-    add("question")
-    add("files", nargs="*", help="text files; - or a pipe: standard input")
+    parser.add_argument("question")
+    parser.add_argument("files", nargs="*", help="text files; - or a pipe: standard input")
     for one in fields(RLM):
         if kind := one.metadata["type"]:
-            default = one.name != "api_key" and one.default_factory()
-            about = {"help": one.metadata["help"] + f" (default: {default})" * bool(default)}
-            about |= {"type": kind, "metavar": kind.__name__.upper(), "default": argparse.SUPPRESS}
-            add("--" + one.name.replace("_", "-"), **about)
-    add("--option", dest="options", type=option, metavar="K=V", help="a field of requests", **many)
-    about = {"metavar": "MODEL=INPUT,CACHED,OUTPUT", "help": "dollars per million tokens"}
-    add("--price", dest="prices", type=price, **about, **many)
-    add("--quiet", action="store_true", help="show the answer and nothing else")
-    add("--verbose", action="store_true", help="show code and output in full")
+            given = "" if one.name == "api_key" else one.default_factory()
+            about = {"help": one.metadata["help"] + f" (default: {given})" * bool(given)}
+            about |= {"type": kind, "action": "append" if kind is pair else "store"}
+            name = one.name.replace("_", "-").removesuffix("s" * (kind is pair))
+            parser.add_argument(f"--{name}", dest=one.name, default=argparse.SUPPRESS, **about)
+    parser.add_argument("--quiet", action="store_true", help="show the answer and nothing else")
+    parser.add_argument("--verbose", action="store_true", help="show code and output in full")
     given = vars(parser.parse_intermixed_args(argv))
     question, files, quiet, verbose = map(given.pop, ("question", "files", "quiet", "verbose"))
-    given |= {"options": dict(given["options"]), "prices": dict(given["prices"])}
-    live = None if quiet else Live(sys.stderr, verbose)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    given = {name: dict(v) if isinstance(v, list) else v for name, v in given.items()}
+    if any(str(price).count(",") != 2 for price in given.get("prices", {}).values()):
+        parser.error("--price takes MODEL=INPUT,CACHED,OUTPUT, in dollars per million tokens")
     try:
-        piped = not files and hasattr(sys.stdin, "buffer") and not sys.stdin.isatty()
-        texts = {name: read(name) for name in files or ["-"] * piped}
-        context = texts if len(texts) > 1 else next(iter(texts.values()), None)
-        context = context or None if piped else context
-        done = RLM(on_event=live, **given).completion(question, context)
-        getattr(sys.stdout, "reconfigure", dict)(errors="replace")
+        names = files or ["-"] * (not sys.stdin.isatty())
+        paths = {name: Path("/dev/stdin" if name == "-" else name) for name in names}
+        texts = {name: path.read_bytes().decode("utf-8", "replace") for name, path in paths.items()}
+        context = texts if len(texts) > 1 else "".join(texts.values())
+        rlm = RLM(on_event=None if quiet else Live(sys.stderr, verbose), **given)
+        done = rlm.completion(question, context if files or context else None)
+        if not quiet:
+            spent = f"{done.turns} turn{'s' * (done.turns != 1)} · {done.usage}"
+            spent += f" · {done.seconds:.1f} s · deepest level {done.depth}"
+            print(spent, file=sys.stderr)
+        sys.stdout.reconfigure(errors="replace")
         print(done, flush=True)
-    except KeyboardInterrupt as stop:
-        print(f"rlm.py: interrupted after {getattr(stop, 'usage', 'no call')}", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (RLMError, SandboxError, OSError, TypeError, ValueError) as error:
-        print(f"rlm.py: error: {error}", file=sys.stderr)
-        return 1
+    except (KeyboardInterrupt, RLMError, OSError) as error:
+        spent = getattr(error, "usage", "0 calls")
+        print(f"rlm.py: {str(error) or 'interrupted'}, after {spent}", file=sys.stderr)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

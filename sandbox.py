@@ -51,27 +51,28 @@ except ImportError:
 # ------------------------------------------------------------------------------ tables: what may be
 
 MODULES = """
-    __future__ *; abc ABC; ast literal_eval; asyncio TimeoutError CancelledError; base64 *;
-    binascii *; bisect *; calendar * -LocaleTextCalendar -LocaleHTMLCalendar; cmath *;
+    __future__ annotations; abc ABC; ast literal_eval; asyncio TimeoutError CancelledError;
+    base64 *; binascii *; bisect *; calendar * -LocaleTextCalendar -LocaleHTMLCalendar; cmath *;
     collections * -UserString; collections.abc *; concurrent; concurrent.futures TimeoutError
     ALL_COMPLETED FIRST_COMPLETED FIRST_EXCEPTION; contextlib contextmanager asynccontextmanager
-    suppress nullcontext closing ExitStack; copy *; csv * -register_dialect
-    -unregister_dialect; dataclasses * -make_dataclass; datetime date datetime time timedelta
-    timezone tzinfo MINYEAR MAXYEAR UTC; decimal * -DefaultContext -BasicContext -ExtendedContext;
-    difflib *; enum Enum IntEnum StrEnum Flag IntFlag auto unique member nonmember; fractions *;
-    functools partial partialmethod reduce lru_cache cache cached_property cmp_to_key total_ordering; hashlib *;
-    heapq *; html *; html.parser *; io StringIO BytesIO; itertools *; json *; math *; numbers *;
-    operator *; os sep linesep; os.path basename commonprefix dirname join normpath split splitext;
-    pprint *; random *; re *; statistics *; string *; struct *; sys maxsize version version_info
-    float_info byteorder getsizeof getrecursionlimit; textwrap *; time time time_ns perf_counter
-    perf_counter_ns monotonic process_time strftime strptime gmtime localtime mktime ctime asctime
-    struct_time; traceback; types SimpleNamespace MappingProxyType NoneType; typing AbstractSet
-    Annotated Any AnyStr AsyncGenerator AsyncIterator Awaitable Callable ClassVar Collection
-    Coroutine Counter DefaultDict Deque Dict Final FrozenSet Generator Generic Hashable IO Iterable
-    Iterator List Literal Mapping Match MutableMapping MutableSequence NamedTuple NewType NoReturn
-    NotRequired Optional OrderedDict ParamSpec Pattern Required Self Sequence Set Sized Text Tuple
-    TypeAlias TypeVar TYPE_CHECKING Union cast overload; unicodedata *; urllib; urllib.parse *;
-    warnings; zlib *"""  # module, names handed out: "*" is all public ones, "-x" not x
+    suppress nullcontext closing ExitStack; copy *; csv * -register_dialect -unregister_dialect;
+    dataclasses * -make_dataclass; datetime date datetime time timedelta timezone tzinfo MINYEAR
+    MAXYEAR UTC; decimal * -DefaultContext -BasicContext -ExtendedContext; difflib *; enum Enum
+    IntEnum StrEnum Flag IntFlag auto unique member nonmember; fractions *; functools partial
+    partialmethod reduce lru_cache cache cached_property cmp_to_key total_ordering; hashlib *
+    -algorithms_available -algorithms_guaranteed; heapq *; html *; html.parser *; io StringIO
+    BytesIO; itertools *; json *; math *; numbers *; operator *; os sep linesep; os.path
+    basename commonprefix dirname join normpath split splitext; pprint *; random *; re *;
+    statistics *; string *; struct *; sys maxsize version version_info float_info byteorder
+    getsizeof getrecursionlimit; textwrap *; time time time_ns perf_counter perf_counter_ns
+    monotonic process_time strftime strptime gmtime localtime mktime ctime asctime struct_time;
+    traceback; types SimpleNamespace MappingProxyType NoneType; typing AbstractSet Annotated Any
+    AnyStr AsyncGenerator AsyncIterator Awaitable Callable ClassVar Collection Coroutine Counter
+    DefaultDict Deque Dict Final FrozenSet Generator Generic Hashable IO Iterable Iterator List
+    Literal Mapping Match MutableMapping MutableSequence NamedTuple NewType NoReturn NotRequired
+    Optional OrderedDict ParamSpec Pattern Required Self Sequence Set Sized Text Tuple TypeAlias
+    TypeVar TYPE_CHECKING Union cast overload; unicodedata *; urllib; urllib.parse *; warnings;
+    zlib *"""  # module, names handed out: "*" is all public ones, "-x" not x
 CODECS = """ascii cp1251 cp1252 hex_codec idna iso8859_1 iso8859_15 latin_1 punycode rot_13 utf_16
     utf_16_be utf_16_le utf_32 utf_8_sig raw_unicode_escape unicode_escape"""
 LAZY = ["_strptime", "_pylong", *(f"encodings.{codec}" for codec in CODECS.split())]  # by C code
@@ -101,7 +102,7 @@ PLAIN = {object, dict, list, set, frozenset, tuple, str, bytes, bytearray, int, 
 PLAIN |= {bool, types.FunctionType, types.SimpleNamespace, typing.Generic, collections.deque}
 PLAIN |= {collections.OrderedDict, collections.defaultdict}  # and the classes of these modules:
 BASES = """__main__ abc collections collections.abc enum json.encoder json.decoder html.parser
-    _markupbase string random _random datetime _io numbers decimal fractions textwrap calendar"""
+    _markupbase string random _random datetime _io numbers decimal fractions textwrap"""
 SECCOMP = {  # machine: its audit number, and the system calls let through: read write lseek mmap
     # mprotect munmap brk mremap madvise futex rt_sig{action,procmask,return} sigaltstack getitimer
     # setitimer sched_yield getpid gettid exit exit_group restart_syscall time gettimeofday
@@ -120,7 +121,7 @@ CHUNK = 1 << 17  # characters of text in one frame
 FRAME_BYTES = 1 << 28  # the longest frame that the host takes from a worker
 FRAME_NODES = 1 << 22  # and its most lists and dicts: "[[],[],..." grows twentyfold in memory
 
-# ------------------------------------------------------------ compiler: RestrictedPython, our policy
+# ---------------------------------------------------------- compiler: RestrictedPython, our policy
 
 is_dunder = re.compile("__.+__", re.DOTALL).fullmatch
 refusal = "the name {!r} is refused: it leads to Python's internals; use plain data instead".format
@@ -134,9 +135,9 @@ def refused(name: str, more=()) -> bool:
 class Policy(RestrictingNodeTransformer):
     """Names of internals are refused, guards see odd attributes, the rest compiles as in Python.
 
-    `a.__b__` becomes `"@getattr"(a, "__b__")`; in `a.b = 1` and in `a._b`, `a` becomes `"@own"(a, "b")`.
-    The names of the guards are no identifiers, so that no cell can rebind them. Nodes that neither
-    RestrictedPython nor `NATIVE` knows, such as those of a future Python, stay refused.
+    `a.__b__` becomes `"@getattr"(a, "__b__")`; in `a.b = 1` and in `a._b`, `a` becomes
+    `"@own"(a, "b")`. The names of the guards are no identifiers, so that no cell can rebind them.
+    Nodes that neither RestrictedPython nor `NATIVE` knows, as of a future Python, stay refused.
     """
 
     NATIVE = """
@@ -203,7 +204,7 @@ def owner(obj) -> type:
 
 
 def own(obj, name):
-    """Return `obj` if a cell made it: nothing else may be written to, or read where it is private."""
+    """Return `obj` if a cell made it: nothing else may be written to, or be read where private."""
     kind = type(obj)
     if kind.__module__ is not MAIN:
         if kind is types.FunctionType:
@@ -219,7 +220,7 @@ def own(obj, name):
 
 @functools.cache
 def inheritable(cls: type) -> bool:
-    """Return whether no class above `cls` can read or write on behalf of its heirs, like property."""
+    """Return whether no class above `cls` reads or writes on behalf of its heirs, like property."""
     return all(
         base in PLAIN or base.__module__ in BASES.split() or issubclass(base, BaseException)
         for base in cls.__mro__
@@ -240,7 +241,7 @@ def safe_getattr(obj, name, *default):
         own(obj, name.strip("_"))
     value = getattr(obj, name, *default)
     copied = type(value) is types.MappingProxyType or name == "__annotations__"
-    return dict(value) if copied else value
+    return {k: v for k, v in value.items() if not refused(k)} if copied else value
 
 
 def safe_write(write, obj, name, *value):
@@ -279,7 +280,7 @@ def safe_eval(source, *scopes):
 
 
 class TypeOfTypes(type):
-    """Lets `Type` pass for `type`, in calls and in isinstance(): it tells a type, and makes none."""
+    """Lets `Type` pass for `type`, in calls and isinstance(): it tells a type, and makes none."""
 
     __call__ = lambda cls, obj: Type if issubclass(type(obj), type) else type(obj)
     __instancecheck__ = lambda cls, obj: issubclass(type(obj), type)
@@ -291,14 +292,17 @@ Type = TypeOfTypes(
 
 
 def safe_build_class(body, name, *bases, **options):
-    """`class` for cells: inherits from own classes and plain data, not from what can read or write."""
+    """`class` for cells: it inherits from own classes and plain data alone."""
     for base in bases:
-        alias = type(base).__module__ == "typing" or type(base) is types.GenericAlias
+        alias = hasattr(type(base), "__mro_entries__")
         for cls in types.resolve_bases([base]) if alias else [base]:
             plain = issubclass(type(cls), type) and inheritable(cls)
             if not plain and cls is not typing.NamedTuple:
                 raise TypeError(f"inheriting from {cls!r} is refused: use a plain class")
-    return builtins.__build_class__(body, name, *bases, **options)
+    cls = builtins.__build_class__(body, name, *bases, **options)
+    if any(is_dunder(k) and type(v) is types.MemberDescriptorType for k, v in vars(cls).items()):
+        raise TypeError("slots that are named like __this__ are refused")
+    return cls
 
 
 def safe_import(name, globals=None, locals=None, fromlist=(), level=0):
@@ -336,6 +340,7 @@ NAMESPACE = {**BARE}  # the variables of all cells
 
 # --------------------------------------------- library: views of modules, stand-ins, patched makers
 
+View = type("View", (types.ModuleType,), {"__setattr__": None})
 VIEWS = {}  # the modules as cells see them
 STAND_INS = '''# run as a cell, so that they can do no more than cells can
 from contextlib import nullcontext
@@ -381,7 +386,7 @@ def hasattr(obj, name):
     except AttributeError: return False
     return True
 def exit(*code): raise SystemExit(*code)
-def open(*_, **__): raise FileNotFoundError("open() is refused: there are no files, the data is in `context`")
+def open(*_, **__): raise FileNotFoundError("open() is refused: no files, the data is in `context`")
 def input(*_): raise EOFError("input() is refused: nobody is there to answer")
 def sleep(*_): raise RuntimeError("time.sleep() is refused: there is nothing to wait for")
 lock, listed, same = lambda *_, **__: nullcontext(), lambda works, **_: list(works), lambda it: it
@@ -394,7 +399,8 @@ stand_ins = {
         wait_for=lambda work, timeout=None: work, as_completed=listed, timeout=lock,
         new_event_loop=get_loop, get_event_loop=get_loop, get_running_loop=get_loop),
     "concurrent.futures": dict(ThreadPoolExecutor=Executor, ProcessPoolExecutor=Executor,
-        Executor=Executor, Future=Future, as_completed=listed, wait=lambda futures, **_: (set(futures), set())),
+        Executor=Executor, Future=Future, as_completed=listed,
+        wait=lambda futures, **_: (set(futures), set())),
     "functools": dict(wraps=wraps), "sys": dict(exit=exit), "time": dict(sleep=sleep),
     "operator": dict(attrgetter=attrgetter,
         methodcaller=lambda name, /, *args, **kw: lambda obj: getattr(obj, name)(*args, **kw)),
@@ -409,18 +415,18 @@ def make_views() -> None:
     """Fill `VIEWS`: modules without what leads on, such as `json.codecs` or `re.enum`."""
     for name, *words in map(str.split, MODULES.split(";")):
         # not named as the module, or `from json import decoder` would look in sys.modules
-        VIEWS[name], module = types.ModuleType(f"{name} (safe part)"), importlib.import_module(name)
+        view, module = View(f"{name} (safe part)"), importlib.import_module(name)
         public = getattr(module, "__all__", [n for n in dir(module) if n[0] != "_"])
         for word in {*words, *(public if "*" in words else ())}:
             value = getattr(module, word, module)  # some names are newer than Python 3.11
             if not isinstance(value, types.ModuleType) and f"-{word}" not in words:
-                setattr(VIEWS[name], word, value)
-        if "." in name:
-            setattr(VIEWS[name.split(".")[0]], name.split(".")[1], VIEWS[name])
+                vars(view)[word] = value
+        VIEWS[name], (package, _, part) = view, name.partition(".")
+        vars(VIEWS[package]).update({part: view} if part else {})
 
 
 def freeze() -> None:
-    """Make the classes of the library immutable, like those in C: no method of theirs writes to them."""
+    """Make the classes of the library immutable, like those in C: none of their methods writes."""
     found, number = [object], ctypes.c_ulong.from_address
     flags = next(
         i for i in range(999) if all(number(id(c) + i).value == c.__flags__ for c in PLAIN)
@@ -437,12 +443,17 @@ def harden() -> None:
     process_class, reconstruct = dataclasses._process_class, copy._reconstruct
     create_enum, vformat = enum.EnumType._create_, string.Formatter().vformat
 
-    def safe_process_class(cls, *how):  # makes code of these names
-        names = vars(own(cls, "")).get("__annotations__", ()) if isinstance(cls, type) else [cls]
-        if {*map(type, names)} - {str}:
-            raise TypeError("a dataclass is made of a class, with fields whose names are plain str")
+    def safe_process_class(cls, *how):
+        names = vars(own(cls, "")).get("__annotations__", ())
+        names = [type(n) is str and n.isidentifier() for n in names]
+        if not issubclass(type(cls), type) or not all(names):
+            raise TypeError("a dataclass is made of a class, whose fields have plain names")
         cls.__doc__ = cls.__doc__ or cls.__name__  # or it would evaluate what cells call signatures
         return process_class(cls, *how)
+
+    def safe_exec(source, *scopes):  # it is made of the names of fields
+        compile_cell(re.sub("__dataclass_|__(?=create_fn)", "", source), CELL)
+        exec(source, *scopes)  # noqa: S102
 
     def safe_reconstruct(x, memo, func, args, *rest, **kwargs):  # writes state into what is made
         def make(*args):
@@ -469,7 +480,8 @@ def harden() -> None:
             yield stream
 
     dataclasses._process_class, copy._reconstruct = safe_process_class, safe_reconstruct
-    enum.EnumType._create_ = safe_create
+    enum.EnumType._create_, dataclasses.exec = safe_create, safe_exec
+    copy._deepcopy_dispatch[types.MethodType] = copy._deepcopy_atomic
     del enum.EnumType._convert_, abc.ABCMeta.register  # reads any module, fools isinstance()
     copy.setattr = SAFE_BUILTINS["setattr"]
     string.getattr = safe_getattr  # string.Formatter looks here first
@@ -480,19 +492,21 @@ def harden() -> None:
     ):
         gc.get_referents(kind.__dict__)[0][name] = value
         ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))
-    sys.modules["__main__"] = types.ModuleType("__main__")  # where the library looks for classes
+    sys.modules[MAIN] = types.ModuleType(MAIN)  # where the library looks for classes
+    vars(sys.modules[MAIN]).update(BARE)
     exec(compile_cell(STAND_INS, f"{CELL}0>"), made := {**BARE})  # noqa: S102
     freeze()
     for name, names in made["stand_ins"].items():
         (SAFE_BUILTINS if name == "builtins" else vars(VIEWS[name])).update(names)
-    VIEWS["contextlib"].redirect_stdout = redirect_stdout
-    VIEWS["abc"].abstractmethod = lambda method: abc.abstractmethod(own(method, ""))
-    VIEWS["sys"].setrecursionlimit = lambda limit: sys.setrecursionlimit(min(int(limit), 3000))
-    VIEWS["traceback"].format_exc = lambda: describe(sys.exception())
-    VIEWS["traceback"].print_exc = lambda: print(describe(sys.exception()))
+    limit = lambda number: sys.setrecursionlimit(min(int(number), 3000))
+    vars(VIEWS["sys"])["setrecursionlimit"] = limit
+    vars(VIEWS["contextlib"])["redirect_stdout"] = redirect_stdout
+    vars(VIEWS["abc"])["abstractmethod"] = lambda method: abc.abstractmethod(own(method, ""))
+    vars(VIEWS["traceback"])["format_exc"] = lambda: describe(sys.exception())
+    vars(VIEWS["traceback"])["print_exc"] = lambda: print(describe(sys.exception()))
 
 
-# ----------------------------------------------------------------- cell: run one, tell what happened
+# --------------------------------------------------------------- cell: run one, tell what happened
 
 
 class Final(typing.NamedTuple):
@@ -579,7 +593,8 @@ class Interpreter:
         self.cells, self.final, error = self.cells + 1, None, None
         name, output = f"{CELL}{self.cells}>", Output(self.output_chars)
         linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-        sys.stdout = sys.stderr = VIEWS["sys"].stdout = VIEWS["sys"].stderr = output
+        sys.stdout = sys.stderr = output
+        vars(VIEWS["sys"]).update(stdout=output, stderr=output)
         NAMESPACE.update(self.fixed)
         with contextlib.suppress(OSError):
             self.reserve = mmap.mmap(-1, 24 << 20)  # telling of a MemoryError takes memory
@@ -603,7 +618,7 @@ class Interpreter:
         return Result(output.text(), error, self.final)
 
 
-# ------------------------------------------------------- worker: the second wall, and one REPL in it
+# ----------------------------------------------------- worker: the second wall, and one REPL in it
 
 
 def lock_down(memory_mb: int) -> tuple[str, ...]:
@@ -647,11 +662,13 @@ def work(pipe: Connection) -> None:
         if len(message) > FRAME_BYTES:
             raise ValueError(f"{name}: {len(message):,} bytes; a call takes {FRAME_BYTES:,}")
         limit, interpreter.interruptible = sys.getrecursionlimit(), False
-        sys.setrecursionlimit(limit + 100)  # half a frame would be the end of this worker
-        pipe.send_bytes(message)
-        reply = json.loads(pipe.recv_bytes())
-        sys.setrecursionlimit(limit)
-        interpreter.interruptible = True
+        try:
+            sys.setrecursionlimit(limit + 100)  # half a frame would be the end of this worker
+            pipe.send_bytes(message)
+            reply = json.loads(pipe.recv_bytes())
+        finally:
+            sys.setrecursionlimit(limit)
+            interpreter.interruptible = True
         if "error" in reply:
             raise SAFE_BUILTINS.get(reply["kind"], RuntimeError)(reply["error"])
         return reply["value"]
@@ -775,7 +792,7 @@ class Sandbox(contextlib.AbstractContextManager):
         self._kill(hang_up=False)  # run() may be using the pipe; nobody holds it after that
 
     def _start(self) -> Connection:
-        """Order a worker, hand it the variables; return the socket to it, which hangs up by itself."""
+        """Order a worker and hand it the variables; return the socket to it."""
         ours, theirs = socket.socketpair()
         for option, seconds in ((socket.SO_SNDTIMEO, 10), (socket.SO_RCVTIMEO, 2)):
             # a worker that stops in the middle of a frame must not stop the host
@@ -811,7 +828,7 @@ class Sandbox(contextlib.AbstractContextManager):
         return pipe
 
     def _kill(self, hang_up: bool = True) -> None:
-        """Kill the worker; one that did not say hello has run nothing, and ends at the loss of us."""
+        """Kill the worker; one that did not say hello yet ends by itself when it finds us gone."""
         pipe, hello, self._pipe, self._hello = self._pipe, self._hello, None, None
         with contextlib.suppress(ProcessLookupError):
             hello and os.kill(hello["pid"], signal.SIGKILL)

@@ -3037,6 +3037,250 @@ import posix
 posix.abort()
 ---
 (lambda: 0).__class__((lambda: 0).__code__.replace(co_code=b"d\xff", co_stacksize=0), {})()
+
+=== library code on foreign objects
+import contextlib
+class Z: pass
+z = Z(); z._stream = "modules"; z._old_targets = []; z._new_target = {}
+contextlib.redirect_stdout.__enter__(z)
+z._old_targets[0]["os"].system("touch $MARKER")
+---
+import json
+json.JSONEncoder.__init__(json.JSONEncoder, separators=("owned", "owned"))
+---
+import json
+json.JSONEncoder.__init__(json, default=print)
+---
+import types, typing, json
+H0 = type(typing.List[int])
+def entries(bases):
+    return (H0,) if len(bases) > 1 else (object,)
+class O: pass
+class H(types.SimpleNamespace(**{"__mro_entries__": entries}), O, _root=True): pass
+H(ask, (int,)).owned = 1
+---
+import enum
+class E(enum.Enum):
+    def __new__(cls, value): return ask
+    A = 1
+---
+import enum, json
+class E(enum.Enum):
+    def __new__(cls, value): return json
+    A = 1
+---
+class L(list):
+    def __new__(cls): return ask
+L[int]()
+---
+import typing, json
+class L(typing.Generic[typing.TypeVar("T")]):
+    def __new__(cls): return json
+L[int]()
+---
+import collections, copy, json
+class U(collections.UserDict):
+    def __new__(cls, *a): return json if N else object.__new__(cls)
+N = 0
+u = U()
+u.dumps = lambda *a: "owned"
+N = 1
+copy.copy(u)
+---
+import fractions
+class O:
+    def __new__(cls, *a): return ask
+class F(fractions.Fraction, O): pass
+F(1, 2)
+---
+import contextlib
+class Z:
+    def __new__(cls): return ask if N else object.__new__(cls)
+N = 0
+z = Z(); z._exit_callbacks = 1
+N = 1
+contextlib.ExitStack.pop_all(z)
+---
+import concurrent.futures
+concurrent.futures.ThreadPoolExecutor.owned = 1
+---
+import typing
+typing.TypedDict.owned = 1
+---
+class E2(Exception):
+    def __str__(self):
+        while True: pass
+class T(str):
+    def rstrip(self, *a): raise E2
+    strip = splitlines = lstrip = rstrip
+raise SyntaxError("x", ("f", 1, 1, T("x")))
+---
+import collections, contextlib, io
+class U:
+    def __new__(cls, *a): return r if N else object.__new__(cls)
+N = 0
+u = U()
+u._stream, u._old_targets, u._new_target, u.data = "modules", (T := []), {}, {}
+N = 1
+r = contextlib.redirect_stdout(io.StringIO())
+collections.UserDict.__copy__(u)
+with r: m = T[0]
+m["os"].system("touch $MARKER")
+---
+import copy, contextlib, io
+class Z: pass
+z = Z(); z._stream, z._old_targets, z._new_target = "modules", [], {}
+enter = contextlib.redirect_stdout(io.StringIO()).__enter__
+class Memo(dict):
+    n = 0
+    def get(self, key, default=None):
+        self.n += 1
+        return z if self.n > 1 else default
+copy.deepcopy(enter, Memo())()
+z._old_targets[0]["os"].system("touch $MARKER")
+---
+import dataclasses
+class D:
+    __get__ = lambda self, obj, cls=None: self
+    __call__ = lambda self, *a: None
+d = D()
+vars(d)["__text_signature__"] = "(s, a=test_escapes.SECRET)"
+@dataclasses.dataclass(init=False)
+class A:
+    __init__ = d
+print(A.__doc__)
+---
+import dataclasses
+class Any:
+    __eq__ = lambda self, other: True
+    __hash__ = lambda self: 1
+class F:
+    init, kw_only, default, hash, compare, repr = False, False, dataclasses.MISSING, None, False, False
+    type = int
+    default_factory = list
+    @property
+    def name(self):
+        F.n += 1
+        return names(F.n)
+def names(i):
+    return "a" if i != BAD else CODE
+class C:
+    def __call__(self): pass
+for CODE in ["a=1;__import__('os').system('touch $MARKER');b", "a=1\n  __import__('os').system('touch $MARKER')\n  b", "a:1=__import__('os').system('touch $MARKER'),b"]:
+  for BAD in range(1, 12):
+    F.n = 0
+    f = F(); f._field_type = Any()
+    b = C(); vars(b)["__dataclass_fields__"] = {"a": f}
+    p = C(); p.frozen = False
+    vars(b)["__dataclass_params__"] = p
+    c = C()
+    vars(c).update({"__mro__": [0, b], "__module__": "os", "__qualname__": "x", "__name__": "x"})
+    try:
+        dataclasses.dataclass(repr=False, eq=False)(c)
+        vars(c)["__init__"](c)
+    except Exception as e: print(BAD, repr(e))
+---
+import dataclasses
+class A:
+    x: int = 1
+vars(A)["__annotations__"]["__class__ and __import__('os').system('touch $MARKER') and self.__class__"] = int
+A = dataclasses.dataclass(init=False, repr=False)(A)
+A() == A()
+---
+import dataclasses
+class Any:
+    __eq__ = lambda self, other: True
+    __hash__ = lambda self: 1
+class F:
+    init, kw_only, default, hash, compare, repr = False, False, dataclasses.MISSING, None, False, False
+    type = int
+    default_factory = list
+    @property
+    def name(self):
+        F.n += 1
+        return "a" if F.n != BAD else "a=1;__import__('os').system('touch $MARKER');b"
+@dataclasses.dataclass
+class D:
+    x: int
+f = F(); f._field_type = Any()
+vars(D)["__dataclass_fields__"]["x"] = f
+for BAD in range(1, 12):
+    F.n = 0
+    class B(D): pass
+    try: dataclasses.dataclass(repr=False, eq=False)(B)()
+    except Exception as e: print(BAD, repr(e))
+---
+import dataclasses, typing
+bad = "__class__ and __import__('os').system('touch $MARKER') and self.__class__"
+class It:
+    n = 0
+    def __iter__(self):
+        It.n += 1
+        return iter([("x" if It.n == k else bad, int)])
+for k in range(1, 4):
+    It.n = 0
+    try:
+        N = typing.NamedTuple("N", It())
+        N = dataclasses.dataclass(init=False, repr=False)(N)
+        N.__eq__(N(1), N(1))
+    except Exception as e: print(k, repr(e))
+---
+import dataclasses
+class F:
+    __slots__ = ("__getattribute__",)
+    def __setattr__(self, name, value): S[name] = value
+    def __getattr__(self, name):
+        global n
+        if name == "__class__": return dataclasses.Field
+        if name == "name":
+            n += 1
+            return "x" if n < BAD else "__class__ and __import__('os').system('touch $MARKER') and self.__class__"
+        if name in S: return S[name]
+        raise AttributeError(name)
+for BAD in range(1, 20):
+    n = 0
+    S = dict(init=True, kw_only=False, default=1, hash=None, compare=True, repr=False, default_factory=dataclasses.MISSING)
+    try:
+        class A: x: int = F()
+        A = dataclasses.dataclass(init=False, repr=False)(A)
+        A() == A()
+    except Exception as e: print(BAD, repr(e))
+---
+import typing
+typing.Generic.__init_subclass__()
+---
+import dataclasses
+class Spy:
+    def __eq__(self, other): other["owned"] = 1
+dataclasses.field().metadata == Spy()
+%%
+import dataclasses
+if dataclasses.field().metadata: open("$MARKER", "w")
+---
+import html.parser, json
+html.parser.HTMLParser.reset(json)
+---
+import json, enum
+enum.auto.__init__(json, 1)
+---
+import collections.abc, json
+collections.abc.MappingView.__init__(json, 1)
+---
+import contextlib, json
+class Z:
+    _exit_callbacks = 1
+    def __new__(cls, *a): return json
+contextlib.ExitStack.pop_all(object.__new__(Z))
+---
+import enum, json, contextlib
+class E(enum.Enum):
+    def __new__(cls, *value): return json.JSONEncoder
+    A = (json.JSONEncoder,)
+---
+import enum, pprint, contextlib
+class E(enum.Enum):
+    def __new__(cls, *value): return pprint.PrettyPrinter
+    A = (contextlib.redirect_stdout, 1, 80, None, "modules")
 """
 
 
