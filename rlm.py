@@ -560,7 +560,8 @@ class Live:
         what = event.get("code") or (event.get("messages") or [{"content": ""}])[-1]["content"]
         result = as_text(event.get("answer", event.get("output", event.get("reply", ""))))
         if not self.verbose or kind != "turn":
-            what, result = (text.strip().partition("\n")[0][:room] for text in (what, result))
+            what, result = (text.strip().partition("\n")[0] for text in (what, result))
+            what, result = (t if len(t) <= room else f"{t[: room - 1]}…" for t in (what, result))
         result = f"✗ {error.splitlines()[-1]}" if error and not self.verbose else result
         tokens = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
         known = event | {"what": what, "result": result, "tokens": tokens}

@@ -437,11 +437,10 @@ def freeze() -> None:
         ctypes.pythonapi.PyType_Modified(ctypes.py_object(cls))
 
 
-def harden() -> None:
-    """Patch, in this process, what the library would do unguarded on behalf of a cell."""
-    make_views()
+def patch_makers() -> None:
+    """Guard what makes classes and copies in the library, from whatever a cell hands to it."""
     process_class, reconstruct = dataclasses._process_class, copy._reconstruct
-    create_enum, vformat = enum.EnumType._create_, string.Formatter().vformat
+    create_enum = enum.EnumType._create_
 
     def safe_process_class(cls, *how):
         names = vars(own(cls, "")).get("__annotations__", ())
@@ -474,16 +473,25 @@ def harden() -> None:
             raise TypeError("an enum has no members that are named like __this__")
         return create_enum(cls, class_name, items, module="__main__", start=start)
 
-    @contextlib.contextmanager
-    def redirect_stdout(stream):  # the class of this name reads any attribute of sys
-        with contextlib.redirect_stdout(stream):
-            yield stream
-
     dataclasses._process_class, copy._reconstruct = safe_process_class, safe_reconstruct
     enum.EnumType._create_, dataclasses.exec = safe_create, safe_exec
-    copy._deepcopy_dispatch[types.MethodType] = copy._deepcopy_atomic
+    copy._deepcopy_dispatch[types.MethodType] = copy._deepcopy_atomic  # a memo lends any self
+    copy.setattr = SAFE_BUILTINS["setattr"]  # copy looks here first
+
+
+@contextlib.contextmanager
+def redirect_stdout(stream):
+    """`contextlib.redirect_stdout` for cells: the class of that name reads any attribute of sys."""
+    with contextlib.redirect_stdout(stream):
+        yield stream
+
+
+def harden() -> None:
+    """Patch, in this process, what the library would do unguarded on behalf of a cell."""
+    make_views()
+    patch_makers()
+    vformat = string.Formatter().vformat
     del enum.EnumType._convert_, abc.ABCMeta.register  # reads any module, fools isinstance()
-    copy.setattr = SAFE_BUILTINS["setattr"]
     string.getattr = safe_getattr  # string.Formatter looks here first
     for kind, name, value in (  # in the types themselves, for all aliases, subclasses and C code
         (str, "format", lambda text, /, *args, **kwargs: vformat(text, args, kwargs)),
