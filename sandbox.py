@@ -451,7 +451,7 @@ def patch_makers() -> None:
         return process_class(cls, *how)
 
     def safe_exec(source, *scopes):  # it is made of the names of fields
-        compile_cell(re.sub("__dataclass_|__(?=create_fn)", "", source), CELL)
+        compile_cell(re.sub("__(?=dataclass_|create_fn)", "", source), CELL)
         exec(source, *scopes)  # noqa: S102
 
     def safe_reconstruct(x, memo, func, args, *rest, **kwargs):  # writes state into what is made
