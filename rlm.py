@@ -456,11 +456,14 @@ class Tree:
 
 
 @functools.cache
-def session(pid: int) -> requests.Session:
-    """Return the pool of connections of this process."""
+def session(url: str, pid: int) -> requests.Session:
+    """Return the pool of connections of this process; the environment is read once."""
     http = requests.Session()
-    http.auth = lambda request: request  # or ~/.netrc would replace the key
     http.adapters = dict.fromkeys(http.adapters, requests.adapters.HTTPAdapter(pool_maxsize=512))
+    with contextlib.suppress(ValueError):  # of a url that is none: the request will tell
+        known = http.merge_environment_settings(url, {}, None, None, None)
+        http.proxies, http.verify = known["proxies"], known["verify"]
+    http.trust_env = False  # or ~/.netrc would replace the key
     return http
 
 
@@ -477,7 +480,7 @@ def post(level: Level, span: dict) -> Reply:
         data, wait, seconds = bytearray(), min(0.25 * 2**tried, 30), min(rlm.timeout, tree.left())
         request["timeout"], end = (min(10, seconds), seconds), time.monotonic() + seconds
         try:
-            with session(os.getpid()).post(url, **request) as response:
+            with session(url, os.getpid()).post(url, **request) as response:
                 while chunk := response.raw.read1(1 << 16, decode_content=True):
                     data += chunk
                     if time.monotonic() > end:
