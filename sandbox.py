@@ -566,7 +566,7 @@ def to_json(value) -> bytes:
         raise TypeError(f"this is not JSON: pass str(x), a dict or a list ({error})") from None
 
 
-# what a cell over its time is told; it can neither name nor catch this
+# what a cell over its time is told: it has no name for this, and what swallows it meets it again
 TimeIsUp = type("TimeoutError", (BaseException,), {"__module__": "builtins"})
 
 
