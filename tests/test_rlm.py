@@ -115,6 +115,16 @@ def test_variables_and_definitions_persist_between_turns():
     assert RLM(model=script).completion("Q", "abacad").answer == ["ab", "ac", "ad", "zz"]
 
 
+def test_a_fence_of_another_language_inside_code_does_not_end_the_block():
+    code = 'p = """Answer so:\n```json\n{}\n"""\nFINAL(p.count("json"))'
+    assert RLM(model=Script(f"```repl\n{code}\n```")).completion("Q", "c").answer == 1
+
+
+def test_tools_cannot_take_the_names_of_the_repl():
+    with pytest.raises(RLMError, match="context"):
+        RLM(model=Script(repl("FINAL(1)")), tools={"context": len}).completion("Q", "c")
+
+
 def test_blocks_of_one_reply_run_in_order_up_to_the_first_error():
     two = f"First\n{repl('a = 1')}\nthen\n{repl('print(a + 1)')}"
     bad = f"{repl('print(a + 2); {}[0]')}\n{repl('a = 99')}"
