@@ -439,8 +439,9 @@ class Tree:
         """Raise LimitReached where a limit is."""
         if self.stopped.is_set():
             raise RLMError("the run was stopped")
+        used = self.used()
         for name, limit in self.limits.items():
-            if self.used()[name] >= limit:
+            if used[name] >= limit:
                 raise LimitReached(f"the limit max_{name}={limit} is reached")
 
     def emit(self, event: str, span: dict, **data) -> None:

@@ -97,6 +97,7 @@ READABLE = (
 INTERNAL, DUNDERS, READABLE = (
     {f"__{name}__" for name in names.split()} for names in (INTERNAL, DUNDERS, READABLE)
 )
+INTERNAL.add("__new__")  # which may be defined and read, but not assigned: see "@new"
 FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel"}
 PLAIN = {object, dict, list, set, frozenset, tuple, str, bytes, bytearray, int, float, complex}
 PLAIN |= {bool, types.FunctionType, types.SimpleNamespace, typing.Generic, collections.deque}
@@ -230,7 +231,7 @@ def inheritable(cls: type) -> bool:
 def safe_getattr(obj, name, *default):
     """`getattr` for cells, and what reads of dunder names compile to."""
     name, cls = str.__str__(name), owner(obj)
-    if refused(name, READABLE) or (name in {*INTERNAL, "__new__"} and not inheritable(cls)):
+    if refused(name, READABLE) or (name in INTERNAL and not inheritable(cls)):
         raise AttributeError(refusal(name))
     if name == "__class__":
         return Type(obj)
@@ -340,7 +341,7 @@ NAMESPACE = {**BARE}  # the variables of all cells
 
 # --------------------------------------------- library: views of modules, stand-ins, patched makers
 
-View = type("View", (types.ModuleType,), {"__setattr__": None})
+View = type("View", (types.ModuleType,), {"__setattr__": None})  # so that nothing is set in one
 VIEWS = {}  # the modules as cells see them
 STAND_INS = '''# run as a cell, so that they can do no more than cells can
 from contextlib import nullcontext
@@ -471,7 +472,7 @@ def patch_makers() -> None:
             items = [(str.__str__(name), value) for name, value in items]
         if any(is_dunder(item if type(item) is str else item[0]) for item in items):
             raise TypeError("an enum has no members that are named like __this__")
-        return create_enum(cls, class_name, items, module="__main__", start=start)
+        return create_enum(cls, class_name, items, module=MAIN, start=start)
 
     dataclasses._process_class, copy._reconstruct = safe_process_class, safe_reconstruct
     enum.EnumType._create_, dataclasses.exec = safe_create, safe_exec
