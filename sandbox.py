@@ -51,28 +51,23 @@ except ImportError:
 # ------------------------------------------------------------------------------ tables: what may be
 
 MODULES = """
-    __future__ annotations; abc ABC; ast literal_eval; asyncio TimeoutError CancelledError;
-    base64 *; binascii *; bisect *; calendar * -LocaleTextCalendar -LocaleHTMLCalendar; cmath *;
+    __future__ annotations; abc ABC; ast literal_eval; asyncio TimeoutError CancelledError; base64
+    *; binascii *; bisect *; calendar * -LocaleTextCalendar -LocaleHTMLCalendar; cmath *;
     collections * -UserString; collections.abc *; concurrent; concurrent.futures TimeoutError
     ALL_COMPLETED FIRST_COMPLETED FIRST_EXCEPTION; contextlib contextmanager asynccontextmanager
     suppress nullcontext closing ExitStack; copy *; csv * -register_dialect -unregister_dialect;
-    dataclasses * -make_dataclass; datetime date datetime time timedelta timezone tzinfo MINYEAR
-    MAXYEAR UTC; decimal * -DefaultContext -BasicContext -ExtendedContext; difflib *; enum Enum
-    IntEnum StrEnum Flag IntFlag auto unique member nonmember; fractions *; functools partial
-    partialmethod reduce lru_cache cache cached_property cmp_to_key total_ordering; hashlib *
-    -algorithms_available -algorithms_guaranteed; heapq *; html *; html.parser *; io StringIO
-    BytesIO; itertools *; json *; math *; numbers *; operator *; os sep linesep; os.path
-    basename commonprefix dirname join normpath split splitext; pprint *; random *; re *;
-    statistics *; string *; struct *; sys maxsize version version_info float_info byteorder
-    getsizeof getrecursionlimit; textwrap *; time time time_ns perf_counter perf_counter_ns
-    monotonic process_time strftime strptime gmtime localtime mktime ctime asctime struct_time;
-    traceback; types SimpleNamespace MappingProxyType NoneType; typing AbstractSet Annotated Any
-    AnyStr AsyncGenerator AsyncIterator Awaitable Callable ClassVar Collection Coroutine Counter
-    DefaultDict Deque Dict Final FrozenSet Generator Generic Hashable IO Iterable Iterator List
-    Literal Mapping Match MutableMapping MutableSequence NamedTuple NewType NoReturn NotRequired
-    Optional OrderedDict ParamSpec Pattern Required Self Sequence Set Sized Text Tuple TypeAlias
-    TypeVar TYPE_CHECKING Union cast overload; unicodedata *; urllib; urllib.parse *; warnings;
-    zlib *"""  # module, names handed out: "*" is all public ones, "-x" not x
+    dataclasses * -make_dataclass; datetime *; decimal * -DefaultContext -BasicContext
+    -ExtendedContext; difflib *; enum Enum IntEnum StrEnum Flag IntFlag auto unique member
+    nonmember; fractions *; functools partial partialmethod reduce lru_cache cache cached_property
+    cmp_to_key total_ordering; hashlib * -algorithms_available -algorithms_guaranteed; heapq *; html
+    *; html.parser *; io StringIO BytesIO; itertools *; json *; math *; numbers *; operator *; os
+    sep linesep; os.path basename commonprefix dirname join normpath split splitext; pprint *;
+    random *; re *; statistics *; string *; struct *; sys maxsize version version_info float_info
+    byteorder getsizeof getrecursionlimit; textwrap *; time * -clock_settime -clock_settime_ns
+    -pthread_getcpuclockid -tzset; traceback; types SimpleNamespace MappingProxyType NoneType;
+    typing * -ForwardRef -clear_overloads -dataclass_transform -get_overloads -get_protocol_members
+    -get_type_hints -no_type_check -no_type_check_decorator; unicodedata *; urllib; urllib.parse *;
+    warnings; zlib *"""  # module, names handed out: "*" is all public ones, "-x" not x
 CODECS = """ascii cp1251 cp1252 hex_codec idna iso8859_1 iso8859_15 latin_1 punycode rot_13 utf_16
     utf_16_be utf_16_le utf_32 utf_8_sig raw_unicode_escape unicode_escape"""
 LAZY = ["_strptime", "_pylong", *(f"encodings.{codec}" for codec in CODECS.split())]  # by C code
@@ -82,22 +77,18 @@ BUILTINS = """
     list map max memoryview min next object oct ord pow print property range repr reversed round set
     slice sorted staticmethod str sum super tuple zip NotImplemented Ellipsis SystemExit
     KeyboardInterrupt GeneratorExit"""
-INTERNAL = "init post_init init_subclass get getattr set delete set_name setattr delattr"
-DUNDERS = f"""
-    {INTERNAL} repr str bytes format bool hash eq ne lt le gt ge len length_hint iter next reversed
+dunders = lambda names: {f"__{name}__" for name in names.split()}
+INTERNAL = dunders("init post_init init_subclass get getattr set delete set_name setattr delattr")
+DUNDERS = INTERNAL | dunders("""
+    repr str bytes format bool hash eq ne lt le gt ge len length_hint iter next reversed
     contains getitem setitem delitem missing call enter exit aenter aexit aiter anext await dir copy
     deepcopy index int float complex round trunc floor ceil neg pos abs invert add sub mul matmul
     truediv floordiv mod divmod pow lshift rshift and xor or radd rsub rmul rmatmul rtruediv
     rfloordiv rmod rdivmod rpow rlshift rrshift rand rxor ror iadd isub imul imatmul itruediv
     ifloordiv imod ipow ilshift irshift iand ixor ior class_getitem name qualname doc slots future
-    """  # what a cell may define, read and write
-READABLE = (
-    "new class dict module members cause context notes annotations"  # what it may read besides
-)
-INTERNAL, DUNDERS, READABLE = (
-    {f"__{name}__" for name in names.split()} for names in (INTERNAL, DUNDERS, READABLE)
-)
-INTERNAL.add("__new__")  # which may be defined and read, but not assigned: see "@new"
+    """)  # what a cell may define, read and write
+READABLE = dunders("new class dict module members cause context notes annotations")  # read besides
+INTERNAL |= {"__new__"}  # which may be defined and read, but not assigned: see "@new"
 FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel"}
 PLAIN = {object, dict, list, set, frozenset, tuple, str, bytes, bytearray, int, float, complex}
 PLAIN |= {bool, types.FunctionType, types.SimpleNamespace, typing.Generic, collections.deque}
@@ -114,10 +105,8 @@ SECCOMP = {  # machine: its audit number, and the system calls let through: read
         93 94 128 169 113 114 165 153 278 293""",
 }
 LIBC = ctypes.CDLL(None)
-CELL, MAIN = (
-    "<cell ",
-    "__main__",
-)  # how files of cells begin; the module of cells, compared with `is`
+CELL = "<cell "  # how the files of cells begin
+MAIN = "__main__"  # the module of what cells make, compared with `is`
 CHUNK = 1 << 17  # characters of text in one frame
 FRAME_BYTES = 1 << 28  # the longest frame that the host takes from a worker
 FRAME_NODES = 1 << 22  # and its most lists and dicts: "[[],[],..." grows twentyfold in memory
@@ -207,16 +196,13 @@ def owner(obj) -> type:
 def own(obj, name):
     """Return `obj` if a cell made it: nothing else may be written to, or be read where private."""
     kind = type(obj)
-    if kind.__module__ is not MAIN:
-        if kind is types.FunctionType:
-            mine = obj.__code__.co_filename.startswith(CELL)
-        elif kind is types.SimpleNamespace or kind.__module__ == "decimal":  # for anyone to write
-            mine = name[:1] != "_"
-        else:
-            mine = owner(obj).__module__ is MAIN
-        if not mine:
-            raise AttributeError(f"{name!r} of a {kind.__name__!r} is refused: no cell made it")
-    return obj
+    if kind.__module__ is MAIN or owner(obj).__module__ is MAIN:
+        return obj
+    if kind is types.FunctionType and obj.__code__.co_filename.startswith(CELL):
+        return obj
+    if (kind is types.SimpleNamespace or kind.__module__ == "decimal") and name[:1] != "_":
+        return obj  # for anyone to write
+    raise AttributeError(f"{name!r} of a {kind.__name__!r} is refused: no cell made it")
 
 
 @functools.cache
@@ -260,18 +246,6 @@ def names_of(*kinds: str) -> dict:
     return {k: v for kind in kinds for k, v in getattr(frame, kind).items() if not is_dunder(k)}
 
 
-class Variables(collections.UserDict):
-    """`globals()` for cells: a copy, through which assignments reach the variables."""
-
-    def __setitem__(self, name, value):
-        if refused(name := str.__str__(name)) or not name.isidentifier():
-            raise KeyError(refusal(name))
-        self.data[name] = NAMESPACE[name] = value
-
-    def __delitem__(self, name):
-        del self.data[name], NAMESPACE[name]
-
-
 def safe_eval(source, *scopes):
     """`eval` for cells: under the same policy as the cell itself."""
     scopes = [scope for scope in scopes if scope is not None] or [names_of("f_globals", "f_locals")]
@@ -311,9 +285,8 @@ def safe_import(name, globals=None, locals=None, fromlist=(), level=0):
     if name in LAZY:
         return None  # C code finds it in sys.modules, cells cannot
     if level or name not in VIEWS:
-        raise ModuleNotFoundError(
-            f"import of {name!r} is refused; there are {', '.join(VIEWS)}", name=name
-        )
+        known = f"import of {name!r} is refused; there are {', '.join(VIEWS)}"
+        raise ModuleNotFoundError(known, name=name)
     return VIEWS[name if fromlist else name.partition(".")[0]]
 
 
@@ -325,7 +298,7 @@ SAFE_BUILTINS = {
     "__import__": safe_import,
     "type": Type,
     "eval": safe_eval,
-    "globals": lambda: Variables(names_of("f_globals")),
+    "globals": lambda: types.MappingProxyType(names_of("f_globals")),  # to read, not to write
     "locals": lambda: names_of("f_locals"),
     "vars": lambda *obj: safe_getattr(*obj, "__dict__") if obj else names_of("f_locals"),
     "getattr": safe_getattr,
@@ -440,8 +413,8 @@ def freeze() -> None:
 
 def patch_makers() -> None:
     """Guard what makes classes and copies in the library, from whatever a cell hands to it."""
-    process_class, reconstruct = dataclasses._process_class, copy._reconstruct
-    create_enum = enum.EnumType._create_
+    process_class, create_enum = dataclasses._process_class, enum.EnumType._create_
+    reconstruct = copy._reconstruct
 
     def safe_process_class(cls, *how):
         names = vars(own(cls, "")).get("__annotations__", ())
@@ -464,14 +437,9 @@ def patch_makers() -> None:
         return reconstruct(x, memo, make, args, *rest, **kwargs)
 
     def safe_create(cls, class_name, names, start=1, **_):  # defines whatever it is given
-        names = str.replace(names, ",", " ").split() if isinstance(names, str) else names
-        items = list(names.items() if isinstance(names, dict) else names)
-        if items and isinstance(items[0], str):
-            items = [str.__str__(name) for name in items]
-        else:
-            items = [(str.__str__(name), value) for name, value in items]
-        if any(is_dunder(item if type(item) is str else item[0]) for item in items):
-            raise TypeError("an enum has no members that are named like __this__")
+        items = names.replace(",", " ").split() if type(names) is str else names
+        if type(items) is not list or any(type(n) is not str or is_dunder(n) for n in items):
+            raise TypeError("Enum(name, names) takes a list of names; for values, write a class")
         return create_enum(cls, class_name, items, module=MAIN, start=start)
 
     dataclasses._process_class, copy._reconstruct = safe_process_class, safe_reconstruct
@@ -593,9 +561,7 @@ class Interpreter:
         """Raise in a cell that is over its time: again and again, as it could be swallowed."""
         if self.interruptible and time.process_time() > self.end:
             self.end += 0.2
-            raise TimeIsUp(
-                f"the cell computed for more than {self.seconds:g} s; variables are kept"
-            )
+            raise TimeIsUp(f"the cell computed for over {self.seconds:g} s; variables are kept")
 
     def run(self, source: str, seconds: float = float("inf")) -> Result:
         """Run one cell, for at most `seconds` of CPU time."""
@@ -761,10 +727,8 @@ class Sandbox(contextlib.AbstractContextManager):
     def __exit__(self, *error):
         self.close()
 
-    walls = property(
-        lambda self: self._connect() and tuple(self._hello["walls"]), doc="What holds."
-    )
-    pid = property(lambda self: self._connect() and self._hello["pid"], doc="The worker's pid.")
+    walls = property(lambda self: self._connect() and tuple(self._hello["walls"]))  # what holds
+    pid = property(lambda self: self._connect() and self._hello["pid"])  # of the worker
 
     def run(self, code: str, seconds: float = float("inf")) -> Result:
         """Run one cell, for at most `seconds` of wall-clock time; its tools run in this thread.
@@ -812,13 +776,12 @@ class Sandbox(contextlib.AbstractContextManager):
             except OSError:  # the server died
                 fork_server.cache_clear()
                 socket.send_fds(fork_server()[0], [b"1"], [theirs.fileno()])
-        pipe, setup = (
-            Connection(ours.detach()),
-            {k: v for k, v in vars(self).items() if k[0] != "_"},
-        )
-        setup["variables"] = [(name, type(value) is str) for name, value in self.variables.items()]
+        pipe = Connection(ours.detach())
+        texts = [(name, type(value) is str) for name, value in self.variables.items()]
+        setup = {k: v for k, v in vars(self).items() if k[0] != "_"}
+        setup |= {"variables": texts, "tools": list(self.tools)}
         with contextlib.suppress(OSError):  # run() will tell
-            pipe.send_bytes(json.dumps(setup | {"tools": list(self.tools)}).encode())
+            pipe.send_bytes(json.dumps(setup).encode())
             for value in self.variables.values():
                 text = value if type(value) is str else json.dumps(value)
                 for start in range(0, len(text), CHUNK):
@@ -831,9 +794,7 @@ class Sandbox(contextlib.AbstractContextManager):
         if self._closed:
             raise SandboxError("the sandbox is closed")
         self._pipe = pipe = self._pipe or self._start()
-        self._hello = self._hello or self._receive(
-            pipe
-        )  # sent before the first cell, so it is true
+        self._hello = self._hello or self._receive(pipe)  # sent before any cell, so it is true
         return pipe
 
     def _kill(self, hang_up: bool = True) -> None:

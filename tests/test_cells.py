@@ -508,12 +508,6 @@ known = 1
 print(globals().get("known"), globals().get("unknown", "none"), "known" in globals(), "unknown" in globals())
 >>>
 1 none True False
---- globals()[name] = value
-for i, letter in enumerate("pq"):
-    globals()[f"var_{letter}"] = i
-print(var_p, var_q, globals()["var_q"])
->>>
-0 1 1
 --- names defined, as models check them
 if "results_cache" not in globals():
     results_cache = {}
@@ -2145,18 +2139,13 @@ x = 5
 print(eval("x + y", {"__builtins__": {}}, {"x": 1, "y": 2}), eval("x * 2"))
 >>>
 3 10
---- names that come and go in globals()
-globals()["temp"] = 1
-print(temp, globals().pop("temp"), "temp" in globals())
->>>
-1 1 False
---- functional enums with values, pairs and a start
+--- functional enums with names and a start
 from enum import Enum, IntEnum, StrEnum
-Label = Enum("Label", {"RED": "r", "BLUE": "b"})
+Label = Enum("Label", ["RED", "BLUE"])
 Size = IntEnum("Size", "S M", start=10)
-print(Label["RED"].value, list(Size), Enum("P", [("A", 7)]).A.value, StrEnum("T", ["UP"]).UP)
+print(Label["RED"].value, list(Size), Enum("P", "A, B").B, StrEnum("T", ["UP"]).UP)
 >>>
-r [<Size.S: 10>, <Size.M: 11>] 7 up
+1 [<Size.S: 10>, <Size.M: 11>] P.B up
 --- a map of an executor raises where it is read
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 with ThreadPoolExecutor(4) as pool:

@@ -864,6 +864,8 @@ USEFUL = {  # code: words that its refusal must hold, so that a model can act on
     "import json\njson.dumps = None": ["dumps", "line 2"],
     "nosuch": ["nosuch", "not defined"],
     "import time\ntime.sleep(1)": ["sleep"],
+    "globals()['x'] = 1": ["assign"],
+    "from enum import Enum\nEnum('E', {'A': 1})": ["class", "names"],
 }
 
 
