@@ -85,11 +85,14 @@ DUNDERS = INTERNAL | dunders("""
     deepcopy index int float complex round trunc floor ceil neg pos abs invert add sub mul matmul
     truediv floordiv mod divmod pow lshift rshift and xor or radd rsub rmul rmatmul rtruediv
     rfloordiv rmod rdivmod rpow rlshift rrshift rand rxor ror iadd isub imul imatmul itruediv
-    ifloordiv imod ipow ilshift irshift iand ixor ior class_getitem name qualname doc slots future
+    ifloordiv imod ipow ilshift irshift iand ixor ior class_getitem name qualname doc future
     """)  # what a cell may define, read and write
-READABLE = dunders("new class dict module members cause context notes annotations")  # read besides
+READABLE = dunders(
+    "new slots class dict module members cause context notes annotations"
+)  # read besides
 INTERNAL |= {"__new__"}  # which may be defined and read, but not assigned: see "@new"
-FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel"}
+FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel", "_abc_impl"}
+ENUM_NAMES = {"_missing_", "_member_map_", "_member_names_", "_value2member_map_"}  # of enums
 PLAIN = {object, dict, list, set, frozenset, tuple, str, bytes, bytearray, int, float, complex}
 PLAIN |= {bool, types.FunctionType, types.SimpleNamespace, typing.Generic, collections.deque}
 PLAIN |= {collections.OrderedDict, collections.defaultdict}  # and the classes of these modules:
@@ -139,6 +142,10 @@ class Policy(RestrictingNodeTransformer):
 
     def visit(self, node):
         """Check every identifier of a node, wherever the grammar puts it, and what is in it."""
+        match node:
+            case ast.Assign(targets=[ast.Name("__slots__")]):
+                node.value = self.guard("@slots", node, self.visit(node.value))
+                return node
         reads = isinstance(getattr(node, "ctx", None), ast.Load)
         for field, names in ast.iter_fields(node):
             for name in names if isinstance(names, list) else [names]:
@@ -193,10 +200,19 @@ def owner(obj) -> type:
     return obj if issubclass(kind, type) else obj.__thisclass__ if kind is super else kind
 
 
+@functools.cache
+def inherited(cls: type, name: str) -> bool:
+    """Return whether a private name comes from the library, as `_abc_impl` does in any ABC."""
+    above = [base for base in (*cls.__mro__, *type(cls).__mro__) if base.__module__ is not MAIN]
+    harmless = is_dunder(name) or name in ENUM_NAMES
+    return not harmless and any(name in vars(base) for base in above)
+
+
 def own(obj, name):
     """Return `obj` if a cell made it: nothing else may be written to, or be read where private."""
     kind = type(obj)
-    if kind.__module__ is MAIN or owner(obj).__module__ is MAIN:
+    cls = kind if kind.__module__ is MAIN else owner(obj)
+    if cls.__module__ is MAIN and not (name[:1] == "_" and inherited(cls, name)):
         return obj
     if kind is types.FunctionType and obj.__code__.co_filename.startswith(CELL):
         return obj
@@ -225,7 +241,7 @@ def safe_getattr(obj, name, *default):
         write, me = getattr(object, name), () if cls is obj else (getattr(obj, "__self__", obj),)
         return lambda *args: safe_write(write, *me, *args)
     if name == "__dict__" or (name[:1] == "_" and not is_dunder(name)):
-        own(obj, name.strip("_"))
+        own(obj, "" if name == "__dict__" else name)
     value = getattr(obj, name, *default)
     copied = type(value) is types.MappingProxyType or name == "__annotations__"
     return {k: v for k, v in value.items() if not refused(k)} if copied else value
@@ -269,15 +285,20 @@ Type = TypeOfTypes(
 def safe_build_class(body, name, *bases, **options):
     """`class` for cells: it inherits from own classes and plain data alone."""
     for base in bases:
-        alias = hasattr(type(base), "__mro_entries__")
+        alias = type(base).__module__ is not MAIN and hasattr(type(base), "__mro_entries__")
         for cls in types.resolve_bases([base]) if alias else [base]:
             plain = issubclass(type(cls), type) and inheritable(cls)
             if not plain and cls is not typing.NamedTuple:
                 raise TypeError(f"inheriting from {cls!r} is refused: use a plain class")
-    cls = builtins.__build_class__(body, name, *bases, **options)
-    if any(is_dunder(k) and type(v) is types.MemberDescriptorType for k, v in vars(cls).items()):
+    return builtins.__build_class__(body, name, *bases, **options)
+
+
+def safe_slots(names) -> tuple[str, ...]:
+    """Return what a cell may set `__slots__` to; one called `__getattribute__` would act as it."""
+    names = tuple(str.__str__(name) for name in ([names] if isinstance(names, str) else names))
+    if any(map(is_dunder, names)):
         raise TypeError("slots that are named like __this__ are refused")
-    return cls
+    return names
 
 
 def safe_import(name, globals=None, locals=None, fromlist=(), level=0):
@@ -306,6 +327,7 @@ SAFE_BUILTINS = {
     "delattr": lambda obj, name: safe_write(delattr, obj, name),
     "@getattr": safe_getattr,
     "@own": own,
+    "@slots": safe_slots,
     "@new": lambda new: lambda cls, *args, **how: own(new(cls, *args, **how), ""),
     "@show": lambda value: None if value is None else print(repr(value)),
 }
@@ -418,7 +440,7 @@ def patch_makers() -> None:
 
     def safe_process_class(cls, *how):
         names = vars(own(cls, "")).get("__annotations__", ())
-        names = [type(n) is str and n.isidentifier() for n in names]
+        names = [type(n) is str and n.isidentifier() and not is_dunder(n) for n in names]
         if not issubclass(type(cls), type) or not all(names):
             raise TypeError("a dataclass is made of a class, whose fields have plain names")
         cls.__doc__ = cls.__doc__ or cls.__name__  # or it would evaluate what cells call signatures
