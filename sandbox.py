@@ -51,23 +51,24 @@ except ImportError:
 # ------------------------------------------------------------------------------ tables: what may be
 
 MODULES = """
-    __future__ annotations; abc ABC; ast literal_eval; asyncio TimeoutError CancelledError; base64
-    *; binascii *; bisect *; calendar * -LocaleTextCalendar -LocaleHTMLCalendar; cmath *;
+    __future__ annotations; abc ABC; array *; ast literal_eval; asyncio TimeoutError CancelledError;
+    base64 *; binascii *; bisect *; calendar * -LocaleTextCalendar -LocaleHTMLCalendar; cmath *;
     collections * -UserString; collections.abc *; concurrent; concurrent.futures TimeoutError
     ALL_COMPLETED FIRST_COMPLETED FIRST_EXCEPTION; contextlib contextmanager asynccontextmanager
     suppress nullcontext closing ExitStack; copy *; csv * -register_dialect -unregister_dialect;
     dataclasses * -make_dataclass; datetime *; decimal * -DefaultContext -BasicContext
     -ExtendedContext; difflib *; enum Enum IntEnum StrEnum Flag IntFlag auto unique member
-    nonmember; fractions *; functools partial partialmethod reduce lru_cache cache cached_property
-    cmp_to_key total_ordering; hashlib * -algorithms_available -algorithms_guaranteed; heapq *; html
-    *; html.parser *; io StringIO BytesIO; itertools *; json *; math *; numbers *; operator *; os
-    sep linesep; os.path basename commonprefix dirname join normpath split splitext; pprint *;
-    random *; re *; statistics *; string *; struct *; sys maxsize version version_info float_info
-    byteorder getsizeof getrecursionlimit; textwrap *; time * -clock_settime -clock_settime_ns
-    -pthread_getcpuclockid -tzset; traceback; types SimpleNamespace MappingProxyType NoneType;
-    typing * -ForwardRef -clear_overloads -dataclass_transform -get_overloads -get_protocol_members
-    -get_type_hints -no_type_check -no_type_check_decorator; unicodedata *; urllib; urllib.parse *;
-    warnings; zlib *"""  # module, names handed out: "*" is all public ones, "-x" not x
+    nonmember; fnmatch *; fractions *; functools partial partialmethod reduce lru_cache cache
+    cached_property cmp_to_key total_ordering; graphlib *; hashlib * -algorithms_available
+    -algorithms_guaranteed; heapq *; html *; html.parser *; io StringIO BytesIO; itertools *; json
+    *; json.decoder *; math *; numbers *; operator *; os sep linesep; os.path basename commonprefix
+    dirname join normpath split splitext; pprint *; queue *; random *; re *; statistics *; string *;
+    struct *; sys maxsize version version_info float_info byteorder getsizeof getrecursionlimit;
+    textwrap *; threading; time * -clock_settime -clock_settime_ns -pthread_getcpuclockid -tzset;
+    traceback; types SimpleNamespace MappingProxyType NoneType; typing * -ForwardRef
+    -clear_overloads -dataclass_transform -get_overloads -get_protocol_members -get_type_hints
+    -no_type_check -no_type_check_decorator; unicodedata *; urllib; urllib.parse *; warnings; zlib *
+"""  # module, names handed out: "*" is all public ones, "-x" not x
 CODECS = """ascii cp1251 cp1252 hex_codec idna iso8859_1 iso8859_15 latin_1 punycode rot_13 utf_16
     utf_16_be utf_16_le utf_32 utf_8_sig raw_unicode_escape unicode_escape"""
 LAZY = ["_strptime", "_pylong", *(f"encodings.{codec}" for codec in CODECS.split())]  # by C code
@@ -93,6 +94,7 @@ READABLE = dunders(
 INTERNAL |= {"__new__"}  # which may be defined and read, but not assigned: see "@new"
 FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel", "_abc_impl"}
 ENUM_NAMES = {"_missing_", "_member_map_", "_member_names_", "_value2member_map_"}  # of enums
+TUPLE_NAMES = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
 PLAIN = {object, dict, list, set, frozenset, tuple, str, bytes, bytearray, int, float, complex}
 PLAIN |= {bool, types.FunctionType, types.SimpleNamespace, typing.Generic, collections.deque}
 PLAIN |= {collections.OrderedDict, collections.defaultdict}  # and the classes of these modules:
@@ -160,7 +162,9 @@ class Policy(RestrictingNodeTransformer):
         match node:
             case ast.Attribute(attr=name) if reads and is_dunder(name):
                 return self.guard("@getattr", node, node.value, ast.Constant(name))
-            case ast.Attribute(attr=name) if name[0] == "_" or not reads:
+            case ast.Attribute(attr=name) if (
+                not reads or name[0] == "_" and name not in TUPLE_NAMES
+            ):
                 # it stays an attribute, as Python has to mangle `__x`
                 node.value = self.guard("@own", node, node.value, ast.Constant(name))
             case ast.ClassDef(keywords=words) if any(w.arg in ("metaclass", None) for w in words):
@@ -197,7 +201,9 @@ def compile_cell(source: str, filename: str, mode: str = "exec") -> types.CodeTy
 def owner(obj) -> type:
     """Return the class that tells who made `obj`, by type(): its `__class__` can lie."""
     kind = type(obj)
-    return obj if issubclass(kind, type) else obj.__thisclass__ if kind is super else kind
+    if kind is super and obj.__self__ is not None:  # unbound ones can be made anew
+        return obj.__thisclass__
+    return obj if issubclass(kind, type) else kind
 
 
 @functools.cache
@@ -216,8 +222,9 @@ def own(obj, name):
         return obj
     if kind is types.FunctionType and obj.__code__.co_filename.startswith(CELL):
         return obj
-    if (kind is types.SimpleNamespace or kind.__module__ == "decimal") and name[:1] != "_":
-        return obj  # for anyone to write
+    free = kind is types.SimpleNamespace or kind.__module__ == "decimal"  # for anyone to write
+    if name[:1] != "_" and (free or issubclass(kind, BaseException)):
+        return obj
     raise AttributeError(f"{name!r} of a {kind.__name__!r} is refused: no cell made it")
 
 
@@ -234,6 +241,8 @@ def safe_getattr(obj, name, *default):
     """`getattr` for cells, and what reads of dunder names compile to."""
     name, cls = str.__str__(name), owner(obj)
     if refused(name, READABLE) or (name in INTERNAL and not inheritable(cls)):
+        if default:
+            return default[0]
         raise AttributeError(refusal(name))
     if name == "__class__":
         return Type(obj)
@@ -241,7 +250,7 @@ def safe_getattr(obj, name, *default):
         write, me = getattr(object, name), () if cls is obj else (getattr(obj, "__self__", obj),)
         return lambda *args: safe_write(write, *me, *args)
     if name == "__dict__" or (name[:1] == "_" and not is_dunder(name)):
-        own(obj, "" if name == "__dict__" else name)
+        own(obj, "dict" if name == "__dict__" else name)
     value = getattr(obj, name, *default)
     copied = type(value) is types.MappingProxyType or name == "__annotations__"
     return {k: v for k, v in value.items() if not refused(k)} if copied else value
@@ -372,11 +381,10 @@ def gather(*works, return_exceptions=False):
 def attrgetter(*names):
     get = lambda obj: tuple(reduce(getattr, name.split("."), obj) for name in names)
     return get if len(names) > 1 else lambda obj: get(obj)[0]
-def wraps(wrapped):
-    def rename(wrapper):
-        wrapper.__name__, wrapper.__doc__ = wrapped.__name__, wrapped.__doc__
-        return wrapper
-    return rename
+def update_wrapper(wrapper, wrapped, *_):
+    for name in "__name__", "__qualname__", "__doc__", *(wrapped.__dict__ if hasattr(wrapped, "__dict__") else ()):
+        if hasattr(wrapped, name): setattr(wrapper, name, getattr(wrapped, name))
+    return wrapper
 def hasattr(obj, name):
     try: getattr(obj, name)
     except AttributeError: return False
@@ -397,7 +405,10 @@ stand_ins = {
     "concurrent.futures": dict(ThreadPoolExecutor=Executor, ProcessPoolExecutor=Executor,
         Executor=Executor, Future=Future, as_completed=listed,
         wait=lambda futures, **_: (set(futures), set())),
-    "functools": dict(wraps=wraps), "sys": dict(exit=exit), "time": dict(sleep=sleep),
+    "functools": dict(update_wrapper=update_wrapper,
+        wraps=lambda wrapped, *_: lambda wrapper: update_wrapper(wrapper, wrapped)),
+    "sys": dict(exit=exit), "time": dict(sleep=sleep),
+    "threading": dict(Lock=lock, RLock=lock, Semaphore=lock),
     "operator": dict(attrgetter=attrgetter,
         methodcaller=lambda name, /, *args, **kw: lambda obj: getattr(obj, name)(*args, **kw)),
     "typing": dict(Protocol=Protocol, TypedDict=TypedDict, Type=type,
@@ -443,7 +454,8 @@ def patch_makers() -> None:
         names = [type(n) is str and n.isidentifier() and not is_dunder(n) for n in names]
         if not issubclass(type(cls), type) or not all(names):
             raise TypeError("a dataclass is made of a class, whose fields have plain names")
-        cls.__doc__ = cls.__doc__ or cls.__name__  # or it would evaluate what cells call signatures
+        if type(cls.__doc__) is not str or not cls.__doc__:
+            cls.__doc__ = "A dataclass."  # or it would evaluate what cells call signatures
         return process_class(cls, *how)
 
     def safe_exec(source, *scopes):  # it is made of the names of fields
@@ -470,13 +482,6 @@ def patch_makers() -> None:
     copy.setattr = SAFE_BUILTINS["setattr"]  # copy looks here first
 
 
-@contextlib.contextmanager
-def redirect_stdout(stream):
-    """`contextlib.redirect_stdout` for cells: the class of that name reads any attribute of sys."""
-    with contextlib.redirect_stdout(stream):
-        yield stream
-
-
 def harden() -> None:
     """Patch, in this process, what the library would do unguarded on behalf of a cell."""
     make_views()
@@ -484,6 +489,7 @@ def harden() -> None:
     vformat = string.Formatter().vformat
     del enum.EnumType._convert_, abc.ABCMeta.register  # reads any module, fools isinstance()
     string.getattr = safe_getattr  # string.Formatter looks here first
+    traceback._compute_suggestion_error = lambda *_: None  # imports what an error names
     for kind, name, value in (  # in the types themselves, for all aliases, subclasses and C code
         (str, "format", lambda text, /, *args, **kwargs: vformat(text, args, kwargs)),
         (str, "format_map", lambda text, values: vformat(text, (), values)),
@@ -499,10 +505,9 @@ def harden() -> None:
         (SAFE_BUILTINS if name == "builtins" else vars(VIEWS[name])).update(names)
     limit = lambda number: sys.setrecursionlimit(min(int(number), 3000))
     vars(VIEWS["sys"])["setrecursionlimit"] = limit
-    vars(VIEWS["contextlib"])["redirect_stdout"] = redirect_stdout
     vars(VIEWS["abc"])["abstractmethod"] = lambda method: abc.abstractmethod(own(method, ""))
     vars(VIEWS["traceback"])["format_exc"] = lambda: describe(sys.exception())
-    vars(VIEWS["traceback"])["print_exc"] = lambda: print(describe(sys.exception()))
+    vars(VIEWS["traceback"])["print_exc"] = lambda **how: print(describe(sys.exception()), **how)
 
 
 # --------------------------------------------------------------- cell: run one, tell what happened
@@ -609,8 +614,8 @@ class Interpreter:
                 error = describe(problem)
             finally:
                 self.interruptible = False
-        except BaseException as problem:  # noqa: BLE001 - over time while telling
-            error = f"{type(problem).__name__} while telling of an error"
+        except BaseException:  # noqa: BLE001 - over time while telling, or worse
+            error = "Exception: an error that cannot be told"
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         return Result(output.text(), error, self.final)
 
@@ -774,7 +779,8 @@ class Sandbox(contextlib.AbstractContextManager):
             self._kill()
             if self._closed:
                 raise SandboxError("the sandbox is closed") from None
-            why = lost if isinstance(lost, TimeoutError) else "it was killed, or ran out of memory"
+            crash = "killed, out of memory, or recursed too deeply"
+            why = lost if isinstance(lost, TimeoutError) else crash
             gone = f"your variables are gone; loaded again: {', '.join(self.variables)}"
             return Result("", f"SandboxError: the worker was lost: {why}; {gone}", None)
         except BaseException:

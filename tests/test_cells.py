@@ -1193,14 +1193,6 @@ buffer.write("tail")
 print(repr(buffer.getvalue()))
 >>>
 'a|b\ntail'
---- redirect_stdout
-import contextlib, io
-out = io.StringIO()
-with contextlib.redirect_stdout(out):
-    print("captured")
-print("got", repr(out.getvalue()))
->>>
-got 'captured\n'
 --- the last expression is shown
 x = [1, 2]
 x + [3]
