@@ -114,7 +114,8 @@ CELL = "<cell "  # how the files of cells begin
 MAIN = "__main__"  # the module of what cells make, compared with `is`
 CHUNK = 1 << 17  # characters of text in one frame
 FRAME_BYTES = 1 << 28  # the longest frame that the host takes from a worker
-FRAME_NODES = 1 << 22  # and its most lists and dicts: "[[],[],..." grows twentyfold in memory
+FRAME_NODES = 1 << 23  # and its most brackets and commas: "[[],[],..." grows twentyfold in memory
+FRAME_SECONDS = 10  # and how long it may take
 
 # ---------------------------------------------------------- compiler: RestrictedPython, our policy
 
@@ -167,7 +168,9 @@ class Policy(RestrictingNodeTransformer):
             ):
                 # it stays an attribute, as Python has to mangle `__x`
                 node.value = self.guard("@own", node, node.value, ast.Constant(name))
-            case ast.ClassDef(keywords=words) if any(w.arg in ("metaclass", None) for w in words):
+            case ast.ClassDef(keywords=words) if any(
+                (w.arg or "_").startswith(("_", "metaclass")) for w in words
+            ):
                 self.error(node, "metaclasses are refused: use a plain class, or abc.ABC")
             case ast.FunctionDef(name="__new__"):  # what it returns is written to by the library
                 node.decorator_list.insert(0, ast.copy_location(ast.Name("@new", ast.Load()), node))
@@ -232,7 +235,9 @@ def own(obj, name):
 def inheritable(cls: type) -> bool:
     """Return whether no class above `cls` reads or writes on behalf of its heirs, like property."""
     return all(
-        base in PLAIN or base.__module__ in BASES.split() or issubclass(base, BaseException)
+        base in PLAIN
+        or (type(base.__module__) is str and base.__module__ in BASES.split())
+        or issubclass(base, BaseException)
         for base in cls.__mro__
     )
 
@@ -454,8 +459,6 @@ def patch_makers() -> None:
         names = [type(n) is str and n.isidentifier() and not is_dunder(n) for n in names]
         if not issubclass(type(cls), type) or not all(names):
             raise TypeError("a dataclass is made of a class, whose fields have plain names")
-        if type(cls.__doc__) is not str or not cls.__doc__:
-            cls.__doc__ = "A dataclass."  # or it would evaluate what cells call signatures
         return process_class(cls, *how)
 
     def safe_exec(source, *scopes):  # it is made of the names of fields
@@ -476,6 +479,8 @@ def patch_makers() -> None:
             raise TypeError("Enum(name, names) takes a list of names; for values, write a class")
         return create_enum(cls, class_name, items, module=MAIN, start=start)
 
+    signature = {"signature": lambda cls: "(...)"}  # the real one evaluates what cells call so
+    dataclasses.inspect = types.SimpleNamespace(**vars(dataclasses.inspect) | signature)
     dataclasses._process_class, copy._reconstruct = safe_process_class, safe_reconstruct
     enum.EnumType._create_, dataclasses.exec = safe_create, safe_exec
     copy._deepcopy_dispatch[types.MethodType] = copy._deepcopy_atomic  # a memo lends any self
@@ -597,13 +602,13 @@ class Interpreter:
         linecache.cache[name] = (len(source), None, source.splitlines(True), name)
         sys.stdout = sys.stderr = output
         vars(VIEWS["sys"]).update(stdout=output, stderr=output)
-        NAMESPACE.update(self.fixed)
         with contextlib.suppress(OSError):
             self.reserve = mmap.mmap(-1, 24 << 20)  # telling of a MemoryError takes memory
         self.seconds, self.end = seconds, time.process_time() + seconds
         try:
             try:
                 self.interruptible = True
+                NAMESPACE.update(self.fixed)  # what it replaces may have finalizers
                 value = eval(compile_cell(source, name), NAMESPACE)
                 if isinstance(value, types.CoroutineType):  # the cell used `await`
                     VIEWS["asyncio"].run(value)
@@ -613,6 +618,7 @@ class Interpreter:
                 self.reserve.close()
                 error = describe(problem)
             finally:
+                value = None  # a coroutine may have a finalizer, too
                 self.interruptible = False
         except BaseException:  # noqa: BLE001 - over time while telling, or worse
             error = "Exception: an error that cannot be told"
@@ -703,7 +709,10 @@ def serve(fd: int) -> None:
         order, fds, *_ = socket.recv_fds(control, 1, 1)
         if not order:  # the host is gone; so is this process group, which is all workers
             os.killpg(0, signal.SIGKILL)
-        if not os.fork():
+        pid = -1
+        with contextlib.suppress(OSError):  # no room: the host will find the worker lost
+            pid = os.fork()
+        if pid == 0:
             control.close()
             if sys.platform == "linux":
                 LIBC.prctl(1, signal.SIGKILL)  # die with this server
@@ -715,6 +724,7 @@ def serve(fd: int) -> None:
 
 # ---------------------------------------------------------------------------- host: what others use
 
+STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  # of JSON
 LOCK = threading.Lock()
 os.register_at_fork(after_in_child=LOCK._at_fork_reinit)
 
@@ -723,16 +733,40 @@ class SandboxError(Exception):
     """The worker is not to be trusted any more, or the sandbox is closed."""
 
 
+class Pipe(Connection):
+    """The host's end of a socket: a worker that sends or takes byte by byte must not hold it."""
+
+    def _recv(self, size, read=os.read):
+        return super()._recv(size, self._until(time.monotonic() + FRAME_SECONDS, read))
+
+    def _send(self, data, write=os.write):
+        bite = lambda fd, data: write(fd, data[:CHUNK])
+        return super()._send(data, self._until(time.monotonic() + FRAME_SECONDS, bite))
+
+    def _until(self, end, use):
+        def timed(*args):
+            if time.monotonic() > end:
+                raise TimeoutError("it was too slow in the middle of a message")
+            return use(*args)
+
+        return timed
+
+
 @functools.cache
 def fork_server() -> tuple[socket.socket, subprocess.Popen]:
     """Start this process's fork server: to start Python for each worker would take 60 ms."""
     control, theirs = socket.socketpair()
-    folder, name = os.path.split(os.path.abspath(__file__))
-    code = f"import sys; sys.path[:] = {[folder, *sys.path]}; from {name[:-3]} import serve; serve"
     env = {k: v for k, v in os.environ.items() if k.endswith("LD_LIBRARY_PATH")}
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     with theirs:
-        command = [sys.executable, "-I", "-c", f"{code}({theirs.fileno()})"]
+        code = f"""  # by its path, as other modules may be called `sandbox`, here or there
+import importlib.util as util, sys
+sys.path[:] = {[*map(str, sys.path)]}
+spec = util.spec_from_file_location("sandbox", {__file__!r})
+sys.modules["sandbox"] = module = util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.serve({theirs.fileno()})"""
+        command = [sys.executable, "-I", "-c", code]
         keep = {"pass_fds": [theirs.fileno()], "start_new_session": True}  # Ctrl-C is for the host
         return control, subprocess.Popen(command, env=env, **keep, **streams)
 
@@ -771,7 +805,9 @@ class Sandbox(contextlib.AbstractContextManager):
                 match self._receive(pipe):
                     case {"call": str(name), "args": list(args), "kwargs": dict(kwargs)}:
                         pipe.send_bytes(self._call(name, args, kwargs))
-                    case [str(output), None | str() as error, None | [_] as final]:
+                    case [str(output), None | str() as error, None | [_] as final] if (
+                        len(output) < self.output_chars + 100 and len(error or "") < 10_000
+                    ):
                         return Result(output, error, final and Final(*final))
                     case _:
                         raise SandboxError("the worker said what workers do not say")
@@ -792,7 +828,7 @@ class Sandbox(contextlib.AbstractContextManager):
         self._closed = True
         self._kill(hang_up=False)  # run() may be using the pipe; nobody holds it after that
 
-    def _start(self) -> Connection:
+    def _start(self) -> Pipe:
         """Order a worker and hand it the variables; return the socket to it."""
         ours, theirs = socket.socketpair()
         for option, seconds in ((socket.SO_SNDTIMEO, 10), (socket.SO_RCVTIMEO, 2)):
@@ -804,7 +840,7 @@ class Sandbox(contextlib.AbstractContextManager):
             except OSError:  # the server died
                 fork_server.cache_clear()
                 socket.send_fds(fork_server()[0], [b"1"], [theirs.fileno()])
-        pipe = Connection(ours.detach())
+        pipe = Pipe(ours.detach())
         texts = [(name, type(value) is str) for name, value in self.variables.items()]
         setup = {k: v for k, v in vars(self).items() if k[0] != "_"}
         setup |= {"variables": texts, "tools": list(self.tools)}
@@ -817,7 +853,7 @@ class Sandbox(contextlib.AbstractContextManager):
                 pipe.send_bytes(b"")
         return pipe
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> Pipe:
         """Return the socket to a worker that is ready."""
         if self._closed:
             raise SandboxError("the sandbox is closed")
@@ -842,12 +878,15 @@ class Sandbox(contextlib.AbstractContextManager):
             kind = type(error).__name__ if len(error.args) < 2 else None  # UnicodeError takes five
             return json.dumps({"error": str(error), "kind": kind}).encode()
 
-    def _receive(self, pipe: Connection):
+    def _receive(self, pipe: Pipe):
         """Return the worker's next message; raise TimeoutError when there will be none."""
-        used, since, limit = self._cpu(), time.monotonic(), self.cell_seconds
-        while not pipe.poll(min(0.25, max(self._deadline - time.monotonic(), 0))):
+        used, since, limit, ready = self._cpu(), time.monotonic(), self.cell_seconds, False
+        while not ready:
+            ready = pipe.poll(min(0.25, max(self._deadline - time.monotonic(), 0)))
             now, before, used = time.monotonic(), used, self._cpu()
             since = now if used > before + 0.01 else since
+            if self._closed:
+                raise EOFError
             if now > self._deadline:
                 raise TimeoutError("the time of the run is over")
             if self._hello and used - self._cpu_start > limit + 1:
@@ -856,8 +895,9 @@ class Sandbox(contextlib.AbstractContextManager):
                 raise TimeoutError("it stopped answering")
         try:
             frame = pipe.recv_bytes(FRAME_BYTES)
-            if frame.count(b"[") + frame.count(b"{") > FRAME_NODES:
-                raise ValueError(f"over {FRAME_NODES:,} lists and dicts")
+            nodes = lambda data: sum(map(data.count, (b"[", b"{", b",")))
+            if nodes(frame) > FRAME_NODES and nodes(STRINGS.sub(b"", frame)) > FRAME_NODES:
+                raise ValueError(f"over {FRAME_NODES:,} values")
             return json.loads(frame)
         except (ValueError, RecursionError) as error:
             raise SandboxError(f"the worker sent what is not JSON: {error}") from None
