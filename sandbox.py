@@ -221,7 +221,8 @@ def own(obj, name):
     """Return `obj` if a cell made it: nothing else may be written to, or be read where private."""
     kind = type(obj)
     cls = kind if kind.__module__ is MAIN else owner(obj)
-    if cls.__module__ is MAIN and not (name[:1] == "_" and inherited(cls, name)):
+    above = kind is super and name in ENUM_NAMES - {"_missing_"}  # the library's own lists
+    if cls.__module__ is MAIN and not (name[:1] == "_" and (above or inherited(cls, name))):
         return obj
     if kind is types.FunctionType and obj.__code__.co_filename.startswith(CELL):
         return obj
@@ -412,6 +413,7 @@ stand_ins = {
         wait=lambda futures, **_: (set(futures), set())),
     "functools": dict(update_wrapper=update_wrapper,
         wraps=lambda wrapped, *_: lambda wrapper: update_wrapper(wrapper, wrapped)),
+    "csv": dict(field_size_limit=lambda *_: 131072),
     "sys": dict(exit=exit), "time": dict(sleep=sleep),
     "threading": dict(Lock=lock, RLock=lock, Semaphore=lock),
     "operator": dict(attrgetter=attrgetter,
@@ -506,6 +508,7 @@ def harden() -> None:
     vars(sys.modules[MAIN]).update(BARE)
     exec(compile_cell(STAND_INS, f"{CELL}0>"), made := {**BARE})  # noqa: S102
     freeze()
+    VIEWS["csv"].field_size_limit(sys.maxsize)  # for all, as they would share what one sets
     for name, names in made["stand_ins"].items():
         (SAFE_BUILTINS if name == "builtins" else vars(VIEWS[name])).update(names)
     limit = lambda number: sys.setrecursionlimit(min(int(number), 3000))
@@ -608,7 +611,10 @@ class Interpreter:
         try:
             try:
                 self.interruptible = True
-                NAMESPACE.update(self.fixed)  # what it replaces may have finalizers
+                while any(NAMESPACE.get(k) is not v for k, v in self.fixed.items()):
+                    ends = NAMESPACE.copy()  # what has finalizers, and they may bind names
+                    NAMESPACE.update(self.fixed)
+                    del ends
                 value = eval(compile_cell(source, name), NAMESPACE)
                 if isinstance(value, types.CoroutineType):  # the cell used `await`
                     VIEWS["asyncio"].run(value)
