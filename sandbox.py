@@ -749,6 +749,9 @@ class Pipe(Connection):
         bite = lambda fd, data: write(fd, data[:CHUNK])
         return super()._send(data, self._until(time.monotonic() + FRAME_SECONDS, bite))
 
+    def _bad_message_length(self):
+        raise SandboxError("the worker sent too long a message")
+
     def _until(self, end, use):
         def timed(*args):
             if time.monotonic() > end:
@@ -907,10 +910,6 @@ class Sandbox(contextlib.AbstractContextManager):
             return json.loads(frame)
         except (ValueError, RecursionError) as error:
             raise SandboxError(f"the worker sent what is not JSON: {error}") from None
-        except OSError as error:
-            if error.errno is None:  # how Connection tells of a length that is too long
-                raise SandboxError("the worker sent too long a message") from None
-            raise
 
     def _cpu(self) -> float:
         """Return the CPU seconds of the worker so far; 0 where the platform does not tell."""

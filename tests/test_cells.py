@@ -2171,6 +2171,83 @@ csv.field_size_limit(sys.maxsize)
 print(len(next(csv.reader(io.StringIO("a," + "b" * 200_000)))[1]))
 >>>
 200000
+--- a queue, an array, a lock, file name patterns
+import array, fnmatch, queue, threading
+todo, lock = queue.Queue(), threading.Lock()
+for name in "a.txt", "b.md", "c.txt":
+    todo.put(name)
+with lock:
+    while not todo.empty():
+        name = todo.get()
+        print(name, fnmatch.fnmatch(name, "*.txt"))
+print(array.array("i", [1, 2, 3])[1], fnmatch.filter(["x.py", "y.c"], "*.py"))
+>>>
+a.txt True
+b.md False
+c.txt True
+2 ['x.py']
+--- an order of what depends on what
+from graphlib import TopologicalSorter, CycleError
+print([*TopologicalSorter({"report": {"count"}, "count": {"read"}}).static_order()])
+try:
+    [*TopologicalSorter({"a": {"b"}, "b": {"a"}}).static_order()]
+except CycleError as error:
+    print(error.args[0])
+>>>
+['read', 'count', 'report']
+nodes are in a cycle
+--- JSON that has text behind it
+from json.decoder import JSONDecodeError, JSONDecoder
+print(JSONDecoder().raw_decode('{"a": 1} and so on'))
+try:
+    JSONDecoder().decode("{")
+except JSONDecodeError as error:
+    print(error.pos, error.msg)
+>>>
+({'a': 1}, 8)
+1 Expecting property name enclosed in double quotes
+--- wraps of a partial, and what hangs on a function
+import functools
+def tag(f):
+    f.tag = "t"
+    return f
+@tag
+def add(a, b):
+    "Add."
+    return a + b
+@functools.wraps(add)
+def wrapper(*args): return add(*args)
+print(wrapper.__name__, wrapper.__doc__, wrapper.tag)
+five = functools.wraps(functools.partial(add, 5))(lambda b: add(5, b))
+print(five(1))
+>>>
+add Add. t
+6
+--- notes on an exception
+import io, traceback
+stream = io.StringIO()
+try:
+    raise ValueError("bad row")
+except ValueError as error:
+    error.row = 7
+    print(error.row, error)
+    traceback.print_exc(file=stream)
+print(stream.getvalue().splitlines()[-1])
+>>>
+7 bad row
+ValueError: bad row
+--- a dataclass and its own docstring
+from dataclasses import dataclass
+@dataclass
+class Point:
+    "A point."
+    x: int = 0
+@dataclass
+class Bare:
+    x: int = 0
+print(Point.__doc__, Point(3), Bare(1) == Bare(1))
+>>>
+A point. Point(x=3) True
 --- a stream is a stream
 import sys
 sys.stdout.writelines(["a", "b", "\n"])

@@ -1062,6 +1062,81 @@ class S(str):
 s = S("{0.__globals__[SECRET]}")
 s.__dict__["__dataclass_fields__"] = {"format": fields(Tempting)[0]}
 print(asdict(s)["format"](ask))
+---
+import dataclasses
+class Base:
+    def __init_subclass__(cls): L.append(cls)
+L = []
+try:
+    class F(Base):
+        __slots__ = ("__getattribute__",)
+        def __setattr__(self, name, value): S[name] = value
+        def __getattr__(self, name):
+            if name == "__class__": return dataclasses.Field
+            if name == "name":
+                n.append(1)
+                return "x" if len(n) < BAD else PAY
+            if name in S: return S[name]
+            raise AttributeError(name)
+except TypeError: pass
+F = L[0]
+O = "().__class__.__class__.__dict__['__base__'].__get__(().__class__)"
+C = f"[c for c in ().__class__.__class__.__dict__['__subclasses__']({O}) if c.__name__ == '_wrap_close'][0].__init__"
+PAY = f"x,{C}.__class__.__dict__['__globals__'].__get__({C})['system']('touch $MARKER') or self.x"
+for BAD in range(1, 20):
+    n = []
+    S = dict(init=True, kw_only=False, default=1, hash=None, compare=True, repr=False, default_factory=dataclasses.MISSING)
+    try:
+        class A: x: int = F()
+        A = dataclasses.dataclass(init=False, repr=False)(A)
+        A() == A()
+    except Exception as e: print(BAD, repr(e))
+---
+import dataclasses
+class D0:
+    def __set_name__(self, owner, name): L.append(owner)
+L = []
+try:
+    class F:
+        __slots__ = ("__getattribute__",)
+        d = D0()
+        def __setattr__(self, name, value): S[name] = value
+        def __getattr__(self, name):
+            if name == "__class__": return dataclasses.Field
+            if name == "name":
+                n.append(1)
+                return "x" if len(n) < BAD else PAY
+            if name in S: return S[name]
+            raise AttributeError(name)
+except TypeError: pass
+F = L[0]
+O = "().__class__.__class__.__dict__['__base__'].__get__(().__class__)"
+C = f"[c for c in ().__class__.__class__.__dict__['__subclasses__']({O}) if c.__name__ == '_wrap_close'][0].__init__"
+PAY = f"x.append({C}.__class__.__dict__['__globals__'].__get__({C})) or self.x"
+G = []
+for BAD in range(1, 20):
+    n = []
+    S = dict(init=True, kw_only=False, default=1, hash=None, compare=True, repr=False, default_factory=dataclasses.MISSING)
+    try:
+        class A: x: int = F()
+        A = dataclasses.dataclass(init=False, repr=False)(A)
+        a, b = A(), A()
+        a.x = b.x = G
+        a == b
+    except Exception as e: pass
+G[0]["system"]("touch $MARKER")
+---
+import dataclasses
+class D:
+    __get__ = lambda self, obj, cls=None: self
+    __call__ = lambda self, *a: None
+d = D()
+vars(d)["__text_signature__"] = "(s, a=test_escapes.SECRET)"
+class A:
+    __init__ = d
+A.__name__ = ""
+dataclasses.dataclass(init=False)(A)
+print(A.__doc__)
 
 === named tuples
 from collections import namedtuple
@@ -1097,6 +1172,41 @@ loot(N(1)._asdict.__func__.__globals__)
 from collections import namedtuple
 loot(namedtuple("P", "x").__new__.__globals__["_tuple_new"])
 loot(namedtuple("P", "x")._asdict.__globals__)
+---
+import dataclasses, typing
+class It:
+    n = 0
+    def __iter__(self):
+        self.n += 1
+        return iter([("x" if self.n == 1 else "__setattr__", int)])
+N = dataclasses.dataclass(init=False, repr=False, eq=False)(typing.NamedTuple("N", It()))
+write = dataclasses.fields(N)[0].default
+write(ask, "__defaults__", ("owned",))
+---
+import dataclasses, typing
+class It:
+    n = 0
+    def __iter__(self):
+        self.n += 1
+        return iter([("x" if self.n == 1 else "__setattr__", int)])
+N = dataclasses.dataclass(init=False, repr=False, eq=False)(typing.NamedTuple("N", It()))
+write = dataclasses.fields(N)[0].default
+class Keep:
+    def keep(self, real):
+        global kind
+        kind = real
+        return 1
+@dataclasses.dataclass(init=False, repr=False, eq=False)
+class D(Keep): x: int = 0
+write(dataclasses.fields(D)[0], "name", "x == 0 and self.keep(self.__class__.__class__) or self.x")
+@dataclasses.dataclass(init=False, repr=False)
+class E(D): pass
+try: E() == E()
+except Exception as e: print(repr(e))
+M = kind("M", (kind,), {"__instancecheck__": lambda c, o: True})
+C = M("C", (), {"__match_args__": ("__globals__",)})
+match ask:
+    case C(g): print(g["SECRET"])
 
 === enum
 import enum
@@ -1171,6 +1281,14 @@ import enum, typing
 class H(type(typing.List[int]), _root=True):
     pass
 H(enum.Enum, (int,))._convert_("X", "os", lambda name: name == "system").system.value("touch $MARKER")
+---
+import enum
+class E(enum.Enum, _simple=True): pass
+E._member_map_["x"] = 2
+---
+import enum
+class E(enum.Enum): A = 1
+super(E, E)._member_map_["x"] = 1
 
 === the functional API of Enum
 import enum
@@ -1429,6 +1547,59 @@ register(list)
 ---
 import collections.abc
 type(list[int])(collections.abc.Iterable, int).register(int)
+---
+import abc, collections, collections.abc
+H = collections.abc.Hashable
+class B(H): pass
+impl = super(B, B)._abc_impl
+def pattern(name):
+    class C(collections.namedtuple("N", name), abc.ABC): pass
+    C._abc_impl = impl
+    return C
+G, B_, F = pattern("gi_frame"), pattern("f_back"), pattern("f_globals")
+def gen():
+    isinstance(g, H)
+    match g:
+        case G(frame): pass
+    isinstance(frame, H)
+    while frame:
+        match frame:
+            case F(names): pass
+        if "SECRET" in names: print(names["SECRET"])
+        if "os" in names: names["os"].system("touch $MARKER")
+        match frame:
+            case B_(frame): pass
+    yield
+g = gen()
+next(g)
+---
+import collections, collections.abc
+H = collections.abc.Hashable
+def pattern(name):
+    class C(collections.namedtuple("N", name), H): pass
+    del C._abc_impl
+    return C
+G, B, F = pattern("gi_frame"), pattern("f_back"), pattern("f_globals")
+def gen():
+    isinstance(g, H)
+    match g:
+        case G(frame): pass
+    isinstance(frame, H)
+    while frame:
+        match frame:
+            case F(names): pass
+        if "SECRET" in names: print(names["SECRET"])
+        match frame:
+            case B(frame): pass
+    yield
+g = gen()
+next(g)
+---
+import collections.abc
+class B(collections.abc.Sequence): pass
+del B._abc_impl
+B._abc_registry_clear()
+B._abc_caches_clear()
 
 === contextlib
 import contextlib
@@ -2700,6 +2871,17 @@ print(eval("ask.__globals__['SECRET']"))
 eval(b"# coding: utf-7\nope+AG4-('$MARKER', 'w')")
 ---
 (lambda: [eval("[0 for ask.owned in [1]]")])()
+---
+def g():
+    try: yield
+    finally:
+        names = globals()
+        names.data["__builtins__"] = 1
+        del names["__builtins__"]
+FINAL_VAR = g()
+next(FINAL_VAR)
+%%
+x = exec("open('$MARKER', 'w'); print(ask.__globals__['SECRET'])")
 
 === type() with three arguments
 S = type("S", (str,), {"go": str.format})
@@ -3037,6 +3219,15 @@ import posix
 posix.abort()
 ---
 (lambda: 0).__class__((lambda: 0).__code__.replace(co_code=b"d\xff", co_stacksize=0), {})()
+---
+class S(str):
+    def __format__(self, spec): raise KeyboardInterrupt
+class E2(Exception): pass
+E2.__name__ = S("x")
+class T(str):
+    def rstrip(self, *a): raise E2
+    strip = splitlines = lstrip = rstrip
+raise SyntaxError("x", ("f", 1, 1, T("x")))
 
 === library code on foreign objects
 import contextlib

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -364,6 +365,26 @@ def test_a_fork_server_that_is_killed():
     assert done.stdout.split() == ["False", "'c'", "2"]
 
 
+def test_a_package_may_have_modules_of_any_name(tmp_path):
+    """A fork server that looked into its own folder first would take them for the library's."""
+    package = tmp_path / "package"
+    package.mkdir()
+    for name in ("__init__", "queue", "types", "string", "json"):
+        (package / f"{name}.py").write_text("" if name == "__init__" else "raise SystemExit")
+    shutil.copy(Path(__file__).parents[1] / "sandbox.py", package / "vendored.py")
+    (tmp_path / "sandbox.py").write_text("raise SystemExit")
+    code = """
+import pathlib, sys
+sys.path.insert(0, pathlib.Path(sys.argv[1]))  # a path that is no str, as in notebooks
+sys.path.insert(0, sys.argv[1])
+from package.vendored import Sandbox
+print(Sandbox().run("6 * 7").output)"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["42"]
+
+
 def frame(payload: bytes) -> bytes:
     """A message as the worker frames it."""
     return struct.pack("!i", len(payload)) + payload
@@ -398,6 +419,9 @@ LIES = {  # what a worker under somebody else's control could send
     "a call of a list": message({"call": ["lie"], "args": [], "kwargs": {}}),
     "too deep": frame(b"[" * 200_000 + b"]" * 200_000),
     "too many lists": frame(b"[" + b"[]," * 5_000_000 + b"[]]"),
+    "too many numbers": frame(b"[" + b"1," * 9_000_000 + b"1]"),
+    "too much output": message(["x" * 20_000, None, None]),
+    "too long an error": message(["", "x" * 20_000, None]),
     "too long": struct.pack("!i", 0x7FFFFFFF) + b"x" * 1000,
     "far too long": struct.pack("!iQ", -1, 1 << 60) + b"x" * 1000,
     "of negative length": struct.pack("!iQ", -1, (1 << 64) - 1) + b"x" * 1000,
@@ -463,6 +487,53 @@ def test_a_worker_that_stops_in_the_middle_of_a_message():
 
 
 @linux_only
+def test_a_worker_that_is_killed_in_the_middle_of_a_message():
+    def lie():
+        os.kill(repl.pid, signal.SIGSTOP)
+        forge(repl.pid, struct.pack("!i", 1000) + b"[")
+        os.kill(repl.pid, signal.SIGKILL)
+
+    with Sandbox({"context": "c"}, {"lie": lie}) as repl:
+        assert "the worker was lost" in repl.run("lie()").error
+        assert repl.run("context").output == "'c'\n"
+
+
+@linux_only
+def test_a_worker_that_drips_a_message():
+    def lie():
+        os.kill(repl.pid, signal.SIGSTOP)
+        forge(repl.pid, struct.pack("!i", 1000))
+        threading.Thread(target=drip, args=(repl.pid,), daemon=True).start()
+
+    def drip(pid):  # a byte each second, as a socket's own time limit begins anew with each
+        with contextlib.suppress(OSError):
+            for _ in range(60):
+                forge(pid, b"[")
+                time.sleep(1)
+
+    with Sandbox({"context": "c"}, {"lie": lie}, cell_seconds=1) as repl:
+        start = time.monotonic()
+        assert "too slow" in repl.run("lie()", seconds=2).error
+        assert time.monotonic() - start < 20
+        assert repl.run("context").output == "'c'\n"
+
+
+@linux_only
+def test_a_worker_that_calls_without_end():
+    calls = message({"call": "note", "args": [], "kwargs": {}}) * 1_000_000
+
+    def lie():
+        os.kill(repl.pid, signal.SIGSTOP)
+        forge(repl.pid, calls)
+
+    tools = {"note": lambda: time.sleep(0.01), "lie": lie}
+    with Sandbox(tools=tools) as repl:
+        start = time.monotonic()
+        assert "the time of the run is over" in repl.run("lie()", seconds=1).error
+        assert time.monotonic() - start < 20
+
+
+@linux_only
 def test_a_worker_that_calls_a_tool_it_was_given_is_believed():
     calls = []
     forged = message({"call": "note", "args": ["forged"], "kwargs": {}})
@@ -496,6 +567,16 @@ def test_close_from_another_thread_ends_a_running_cell():
             assert running.result(timeout=10).error
         with pytest.raises(SandboxError):
             repl.run("1")
+
+
+def test_close_before_the_worker_is_ready():
+    context = "x" * 50_000_000  # takes a while to load
+    with ThreadPoolExecutor(1) as pool:
+        repl = Sandbox({"context": context})
+        running = pool.submit(repl.run, "while True: pass")
+        repl.close()
+        with pytest.raises(SandboxError, match="closed"):
+            running.result(timeout=30)
 
 
 # ------------------------------------------------------------------------------------------------- the walls
@@ -676,6 +757,12 @@ def test_values_that_do_not_cross():
         )
 
 
+def test_text_that_looks_like_lists_crosses():
+    with Sandbox(tools={"same": lambda text: text}) as repl:
+        code = r"""text = '[{,"\\' * 3_000_000; same(text) == text"""
+        assert repl.run(code).output == "True\n"
+
+
 def test_large_values_cross():
     with Sandbox(tools={"echo": lambda x: x, "size": len}) as repl:
         assert repl.run(
@@ -716,6 +803,23 @@ def test_variables_and_tools_are_restored_before_each_cell(code):
         assert repl.run(code).error is None
         assert repl.run("context, llm('p')").output == "('c', 'answer to p')\n"
         assert repl.run("FINAL(callable(SHOW_VARS) and callable(FINAL_VAR))").final == Final(True)
+
+
+@pytest.mark.parametrize("end", ["while True: pass", "global ask; ask = lambda *_: 'mine'"])
+def test_what_ends_between_cells(end):
+    code = f"""
+def late():
+    try: yield
+    finally:
+        {end}
+FINAL_VAR = late()
+next(FINAL_VAR)"""
+    with Sandbox(tools={"ask": lambda: "host"}, cell_seconds=0.5) as repl:
+        pid = repl.pid
+        assert repl.run(code).error is None
+        assert repl.run("ask()").output.endswith("'host'\n")
+        assert repl.run("FINAL_VAR(3)").final == (3,)
+        assert repl.pid == pid
 
 
 def test_variables_of_cells_persist():
