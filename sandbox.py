@@ -792,7 +792,7 @@ class Sandbox(contextlib.AbstractContextManager):
 
     def __post_init__(self):
         self._closed, self._hello, self._deadline = False, None, float("inf")
-        self._pipe = self._start()
+        self._pipe, self._running = self._start(), threading.Lock()
 
     def __exit__(self, *error):
         self.close()
@@ -804,8 +804,11 @@ class Sandbox(contextlib.AbstractContextManager):
         """Run one cell, for at most `seconds` of wall-clock time; its tools run in this thread.
 
         A worker that dies or must be killed is a `Result` with an error that says so. Raises
-        SandboxError when the worker says what workers do not say, or the sandbox is closed.
+        SandboxError when the worker says what workers do not say, and when the sandbox is closed or
+        is running a cell.
         """
+        if not self._running.acquire(blocking=False):
+            raise SandboxError("this sandbox is running a cell: one after another, please")
         try:
             self._deadline = time.monotonic() + seconds
             pipe, self._cpu_start = self._connect(), self._cpu()
@@ -831,6 +834,8 @@ class Sandbox(contextlib.AbstractContextManager):
         except BaseException:
             self._kill()
             raise
+        finally:
+            self._running.release()
 
     def close(self) -> None:
         """Kill the worker; may be called twice, and from another thread while a cell runs."""

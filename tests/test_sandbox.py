@@ -777,6 +777,19 @@ def test_a_tool_may_use_a_sandbox():
     assert run("outer('1 + 1')", tools={"outer": outer}).output == "'2\\n'\n"
 
 
+def test_one_cell_at_a_time():
+    with Sandbox(tools={"again": lambda: repl.run("1 + 1").output}) as repl:
+        result = repl.run("""
+try: again()
+except Exception as error: print(error)
+print("still here")""")
+        assert (
+            result.output
+            == "this sandbox is running a cell: one after another, please\nstill here\n"
+        )
+        assert repl.run("2").output == "2\n"
+
+
 def test_a_tool_may_fail_and_be_called_again():
     answers = iter([ValueError("first"), "second"])
 
