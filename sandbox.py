@@ -492,8 +492,9 @@ def patch_makers() -> None:
 def harden() -> None:
     """Patch, in this process, what the library would do unguarded on behalf of a cell."""
     make_views()
+    vformat, creates = string.Formatter().vformat, enum.EnumType._create_.__code__
     patch_makers()
-    vformat = string.Formatter().vformat
+    class_of = lambda cls: type(cls) if sys._getframe(1).f_code is creates else Type
     del enum.EnumType._convert_, abc.ABCMeta.register  # reads any module, fools isinstance()
     string.getattr = safe_getattr  # string.Formatter looks here first
     traceback._compute_suggestion_error = lambda *_: None  # imports what an error names
@@ -501,6 +502,7 @@ def harden() -> None:
         (str, "format", lambda text, /, *args, **kwargs: vformat(text, args, kwargs)),
         (str, "format_map", lambda text, values: vformat(text, (), values)),
         (AttributeError, "obj", None),  # the object that failed
+        (type, "__class__", property(class_of)),  # or Counter.copy(int) would return `type`
     ):
         gc.get_referents(kind.__dict__)[0][name] = value
         ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))

@@ -2548,6 +2548,39 @@ types.coroutine(ask)
 ask.__name__ = "owned"
 
 === metaclasses
+import collections
+kind = collections.Counter.copy(int)
+M = kind("M", (kind,), {"__instancecheck__": lambda c, o: True})
+C = M("C", (), {"__match_args__": ("__globals__",)})
+match ask:
+    case C(g): print(g["SECRET"])
+---
+import collections
+class V: __getitem__ = lambda self, i: int
+class D: data = V()
+kind = collections.UserList.__getitem__(D, slice(1))
+M = kind("M", (kind,), {"__instancecheck__": lambda c, o: True})
+A = M("A", (), {"__match_args__": ("__globals__",)})
+match ask:
+    case A(g): print(g["SECRET"])
+---
+import collections
+class B:
+    maps = [(type,), {"__instancecheck__": lambda c, o: True}]
+M = collections.ChainMap.new_child(B, "M")
+A = M("A", (), {"__match_args__": ("__globals__",)})
+match ask:
+    case A(g): print(g["SECRET"])
+---
+import enum
+class V: __or__ = lambda self, other: int
+class D: _value_, _member_type_, _get_value = V(), int, lambda flag: 1
+kind = enum.Flag.__or__(D, 1)
+M = kind("M", (kind,), {"__instancecheck__": lambda c, o: True})
+A = M("A", (), {"__match_args__": ("__globals__",)})
+match ask:
+    case A(g): print(g["SECRET"])
+---
 class M(type):
     def __instancecheck__(cls, other):
         return True
