@@ -51,7 +51,7 @@ except ImportError:
 # ------------------------------------------------------------------------------ tables: what may be
 
 MODULES = """
-    __future__ annotations; abc ABC; array *; ast literal_eval; asyncio TimeoutError CancelledError;
+    __future__ annotations; abc ABC; ast literal_eval; asyncio TimeoutError CancelledError;
     base64 *; binascii *; bisect *; calendar * -LocaleTextCalendar -LocaleHTMLCalendar; cmath *;
     collections * -UserString; collections.abc *; concurrent; concurrent.futures TimeoutError
     ALL_COMPLETED FIRST_COMPLETED FIRST_EXCEPTION; contextlib contextmanager asynccontextmanager
@@ -258,7 +258,9 @@ def safe_getattr(obj, name, *default):
     if name == "__dict__" or (name[:1] == "_" and not is_dunder(name)):
         own(obj, "dict" if name == "__dict__" else name)
     value = getattr(obj, name, *default)
-    copied = type(value) is types.MappingProxyType or name == "__annotations__"
+    copied = type(value) is types.MappingProxyType or (
+        name in ("__annotations__", "__slots__") and isinstance(value, dict)
+    )
     return {k: v for k, v in value.items() if not refused(k)} if copied else value
 
 
@@ -451,6 +453,28 @@ def freeze() -> None:
         ctypes.pythonapi.PyType_Modified(ctypes.py_object(cls))
 
 
+def patch_types() -> None:
+    """Replace, in the types themselves, what works for cells unguarded: no alias is left of it."""
+    vformat, creates = string.Formatter().vformat, enum.EnumType._create_.__code__
+    class_of = lambda cls: type(cls) if sys._getframe(1).f_code is creates else Type
+    tell = lambda e: f"{e.encoding!r} codec can't decode position {e.start}: {e.reason}"
+    proxy, slot = types.MappingProxyType, lambda kind, i: ctypes.c_ulong.from_address(id(kind) + i)
+    for name in dunders("eq ne lt le gt ge or ror ior"):  # they lend what is behind it
+        del gc.get_referents(proxy.__dict__)[0][name]
+    slot(proxy, 96).value, slot(proxy, 200).value = 0, slot(object, 200).value  # numbers, ==
+    slot(UnicodeDecodeError, 136).value = slot(type("", (), {"__str__": tell}), 136).value
+    for kind, name, value in (
+        (str, "format", lambda text, /, *args, **kwargs: vformat(text, args, kwargs)),
+        (str, "format_map", lambda text, values: vformat(text, (), values)),
+        (UnicodeDecodeError, "__str__", tell),  # or it would read memory at e.start
+        (AttributeError, "obj", property(lambda e: None, lambda e, obj: None)),  # what failed
+        (type, "__class__", property(class_of)),  # or Counter.copy(int) would return `type`
+        (proxy, "__hash__", None),
+    ):
+        gc.get_referents(kind.__dict__)[0][name] = value
+        ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))
+
+
 def patch_makers() -> None:
     """Guard what makes classes and copies in the library, from whatever a cell hands to it."""
     process_class, create_enum = dataclasses._process_class, enum.EnumType._create_
@@ -492,23 +516,17 @@ def patch_makers() -> None:
 def harden() -> None:
     """Patch, in this process, what the library would do unguarded on behalf of a cell."""
     make_views()
-    vformat, creates = string.Formatter().vformat, enum.EnumType._create_.__code__
+    patch_types()
     patch_makers()
-    class_of = lambda cls: type(cls) if sys._getframe(1).f_code is creates else Type
     del enum.EnumType._convert_, abc.ABCMeta.register  # reads any module, fools isinstance()
     string.getattr = safe_getattr  # string.Formatter looks here first
     traceback._compute_suggestion_error = lambda *_: None  # imports what an error names
-    for kind, name, value in (  # in the types themselves, for all aliases, subclasses and C code
-        (str, "format", lambda text, /, *args, **kwargs: vformat(text, args, kwargs)),
-        (str, "format_map", lambda text, values: vformat(text, (), values)),
-        (AttributeError, "obj", None),  # the object that failed
-        (type, "__class__", property(class_of)),  # or Counter.copy(int) would return `type`
-    ):
-        gc.get_referents(kind.__dict__)[0][name] = value
-        ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))
+    traceback.BaseExceptionGroup = ()  # of which a heir can name any file to read lines from
+    wrapper = importlib.import_module("textwrap").TextWrapper
+    wrapper.unicode_whitespace_trans = types.MappingProxyType(wrapper.unicode_whitespace_trans)
     sys.modules[MAIN] = types.ModuleType(MAIN)  # where the library looks for classes
     vars(sys.modules[MAIN]).update(BARE)
-    exec(compile_cell(STAND_INS, f"{CELL}0>"), made := {**BARE})  # noqa: S102
+    exec(compile_cell(STAND_INS, "<stand-ins>"), made := {**BARE})  # noqa: S102
     freeze()
     VIEWS["csv"].field_size_limit(sys.maxsize)  # for all, as they would share what one sets
     for name, names in made["stand_ins"].items():
@@ -558,7 +576,7 @@ class Output(io.TextIOBase):
 def describe(error: BaseException) -> str:
     """Return a traceback of the cells' own frames, ending in `KeyError: 'x'`."""
     told = traceback.TracebackException.from_exception(error, compact=True)
-    frames = [f for f in told.stack if f.filename.startswith(CELL) and f.filename != f"{CELL}0>"]
+    frames = [f for f in told.stack if f.filename.startswith(CELL)]
     told.stack = traceback.StackSummary.from_list(frames)
     text = "".join(told.format(chain=False)).strip()
     return text if len(text) < 4000 else f"{text[:2000]}\n...\n{text[-1900:]}"
@@ -627,6 +645,8 @@ class Interpreter:
                 error = describe(problem)
             finally:
                 value = None  # a coroutine may have a finalizer, too
+                for clear in (struct._clearcache, re.purge, *typing._cleanups):
+                    clear()  # or keys that lie would answer for others
                 self.interruptible = False
         except BaseException:  # noqa: BLE001 - over time while telling, or worse
             error = "Exception: an error that cannot be told"
@@ -680,6 +700,7 @@ def work(pipe: Connection) -> None:
         limit, interpreter.interruptible = sys.getrecursionlimit(), False
         try:
             sys.setrecursionlimit(limit + 100)  # half a frame would be the end of this worker
+            struct._clearcache()  # whose keys, a cell's objects, may lie
             pipe.send_bytes(message)
             reply = json.loads(pipe.recv_bytes())
         finally:

@@ -2171,8 +2171,8 @@ csv.field_size_limit(sys.maxsize)
 print(len(next(csv.reader(io.StringIO("a," + "b" * 200_000)))[1]))
 >>>
 200000
---- a queue, an array, a lock, file name patterns
-import array, fnmatch, queue, threading
+--- a queue, a lock, file name patterns
+import fnmatch, queue, threading
 todo, lock = queue.Queue(), threading.Lock()
 for name in "a.txt", "b.md", "c.txt":
     todo.put(name)
@@ -2180,12 +2180,12 @@ with lock:
     while not todo.empty():
         name = todo.get()
         print(name, fnmatch.fnmatch(name, "*.txt"))
-print(array.array("i", [1, 2, 3])[1], fnmatch.filter(["x.py", "y.c"], "*.py"))
+print(fnmatch.filter(["x.py", "y.c"], "*.py"))
 >>>
 a.txt True
 b.md False
 c.txt True
-2 ['x.py']
+['x.py']
 --- an order of what depends on what
 from graphlib import TopologicalSorter, CycleError
 print([*TopologicalSorter({"report": {"count"}, "count": {"read"}}).static_order()])
