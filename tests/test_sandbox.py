@@ -835,6 +835,80 @@ next(FINAL_VAR)"""
         assert repl.pid == pid
 
 
+POISON = {  # what a cell leaves in the library, and a look at it by the next cell, which prints if it is there
+    "struct": """
+import struct
+class S(str):
+    __hash__ = lambda self: hash("<B")
+    __eq__ = lambda self, other: True
+struct.calcsize(S("<q"))
+%%
+import struct
+if struct.calcsize("<B") != 1: print("poisoned")
+""",
+    "re": """
+import re
+class F(int):
+    __hash__ = lambda self: hash(0)
+    __eq__ = lambda self, other: True
+re.compile("nobody used this", F(2))
+%%
+import re
+if re.match("nobody used this", "NOBODY USED THIS"): print("poisoned")
+""",
+    "typing": """
+import typing
+class Fake:
+    def __call__(self): 1
+    __hash__ = lambda self: hash(int)
+    __eq__ = lambda self, other: True
+typing.List[Fake()]
+%%
+import typing
+if "Fake" in repr(typing.List[int]): print("poisoned", typing.List[int])
+""",
+    "template": """
+import string
+L = []
+class Spy:
+    def __eq__(self, other): L.append(other); return True
+string.Template.pattern.groupindex == Spy()
+L[0].clear()
+%%
+import string
+try: print(string.Template("$x").substitute(x=1))
+except Exception: print("poisoned")
+""",
+    "metadata": """
+import dataclasses
+L = []
+class Spy:
+    def __ror__(self, other): L.append(other); return 1
+dataclasses.field().metadata | Spy()
+L[0]["owned"] = 1
+%%
+import dataclasses
+if dataclasses.field().metadata: print("poisoned", dataclasses.field().metadata)
+""",
+}
+
+
+@pytest.mark.parametrize("name", POISON)
+def test_a_cell_does_not_poison_the_library_for_the_next(name):
+    with Sandbox() as repl:
+        for cell in POISON[name].split("%%"):
+            assert "poisoned" not in repl.run(cell).output
+
+
+def test_a_decoding_error_reads_no_memory(repl):
+    code = r"""
+print(UnicodeDecodeError("u", b"abc", -32, -31, "r"))
+try: b"\xff".decode()
+except UnicodeDecodeError as error: print(error)"""
+    told = "'u' codec can't decode position -32: r\n'utf-8' codec can't decode position 0: invalid start byte\n"
+    assert repl.run(code).output == told
+
+
 def test_variables_of_cells_persist():
     with Sandbox() as repl:
         repl.run("import json\nx = 1\ndef f(): return x + 1\nclass C: y = 2")
