@@ -220,6 +220,8 @@ def inherited(cls: type, name: str) -> bool:
 def own(obj, name):
     """Return `obj` if a cell made it: nothing else may be written to, or be read where private."""
     kind = type(obj)
+    if kind.__module__ is MAIN and name[:1] != "_":  # nearly always
+        return obj
     cls = kind if kind.__module__ is MAIN else owner(obj)
     above = kind is super and name in ENUM_NAMES - {"_missing_"}  # the library's own lists
     if cls.__module__ is MAIN and not (name[:1] == "_" and (above or inherited(cls, name))):
