@@ -222,7 +222,7 @@ def own(obj, name):
     kind = type(obj)
     if kind.__module__ is MAIN and name[:1] != "_":  # nearly always
         return obj
-    cls = kind if kind.__module__ is MAIN else owner(obj)
+    cls = owner(obj)
     above = kind is super and name in ENUM_NAMES - {"_missing_"}  # the library's own lists
     if cls.__module__ is MAIN and not (name[:1] == "_" and (above or inherited(cls, name))):
         return obj
@@ -471,7 +471,7 @@ def patch_types() -> None:
         (UnicodeDecodeError, "__str__", tell),  # or it would read memory at e.start
         (AttributeError, "obj", property(lambda e: None, lambda e, obj: None)),  # what failed
         (type, "__class__", property(class_of)),  # or Counter.copy(int) would return `type`
-        (proxy, "__hash__", None),
+        (proxy, "__hash__", None),  # no hash goes without an ==
     ):
         gc.get_referents(kind.__dict__)[0][name] = value
         ctypes.pythonapi.PyType_Modified(ctypes.py_object(kind))
@@ -761,7 +761,7 @@ os.register_at_fork(after_in_child=LOCK._at_fork_reinit)
 
 
 class SandboxError(Exception):
-    """The worker is not to be trusted any more, or the sandbox is closed."""
+    """The worker is not to be trusted any more, or the sandbox is closed or busy."""
 
 
 class Pipe(Connection):
@@ -870,7 +870,7 @@ class Sandbox(contextlib.AbstractContextManager):
     def _start(self) -> Pipe:
         """Order a worker and hand it the variables; return the socket to it."""
         ours, theirs = socket.socketpair()
-        for option, seconds in ((socket.SO_SNDTIMEO, 10), (socket.SO_RCVTIMEO, 2)):
+        for option, seconds in ((socket.SO_SNDTIMEO, FRAME_SECONDS), (socket.SO_RCVTIMEO, 2)):
             # a worker that stops in the middle of a frame must not stop the host
             ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
         with LOCK, theirs:
