@@ -1,30 +1,42 @@
-"""Recursive Language Models: a model that reads what does not fit its window by writing code.
+"""Recursive Language Models: questions about more text than a model can read.
 
     done = RLM(model="gpt-5-mini").completion("Who won the pageant in 1998?", context=documents)
 
-The context is a variable in a REPL (sandbox.py), not part of the prompt. The model writes code that
-looks at it and asks sub-calls about the pieces: `llm_query` is one model call when the piece fits,
-and else a child RLM with a REPL of its own, to any depth (Zhang, Kraska, Khattab, arXiv
-2512.24601). Not here: what is said to models (prompts/), streaming, other kinds of API.
+The text is not part of the prompt. It is `context`, a variable in a Python REPL (sandbox.py), and
+the model writes code that looks at it. In that code `llm_query(prompt, piece)` asks the model about
+a piece: one plain call if the piece fits, else a child with a REPL of its own, to any depth (Zhang,
+Kraska, Khattab, arXiv 2512.24601).
+
+`RLM` is the configuration. A `Run` is what one completion shares, a `Node` one question of its
+tree: `complete`, `turn` and `llm_query` are the recursion. What is said to models is in prompts/.
+Not here: streaming, other kinds of API (a model may be any function).
 """
 
-# ruff: noqa: BLE001, RUF009, RUF012
 import argparse
 import ast
+import atexit
+import builtins
+import codecs
 import contextlib
 import functools
 import inspect
 import itertools
 import json
+import math
 import os
+import random
 import re
+import reprlib
 import signal
+import socket
+import ssl
 import string
 import sys
+import textwrap
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,45 +45,82 @@ import requests
 import urllib3
 
 if __package__:
-    from .sandbox import Final, Sandbox, SandboxError
+    from .sandbox import MODULES, Final, Output, Sandbox, SandboxError, settle
 else:
-    from sandbox import Final, Sandbox, SandboxError
+    from sandbox import MODULES, Final, Output, Sandbox, SandboxError, settle
 
-env, OPENAI, HERE = os.environ.get, "https://api.openai.com/v1", Path(__file__).parent
-CODE = re.compile(r"(?ms)^[ \t]*```[ \t]*(?:repl|python|py)\b[^\n]*\n(.*?)(?:^[ \t]*```(?!\w)|\Z)")
-FINAL = re.compile(r"(?m)^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(")
-FINAL_END = re.compile(r"(?m)\)(?=[ \t]*(?:\*\*|`)?\.?[ \t]*$)")
+OPENAI = "https://api.openai.com/v1"
+PROMPTS = Path(__file__).parent / "prompts"
 RESERVED = {"context", "llm_query", "llm_query_batched", "FINAL", "FINAL_VAR", "SHOW_VARS"}
-ADVICE = "check --model, --base-url and OPENAI_API_KEY or --api-key; too long: lower leaf_chars"
+LIMITS = ("seconds", "calls", "tokens", "cost")
+TOO_LONG = {400, 413, 500}  # how servers refuse a request that does not fit; wordings differ
+SHORT = 200  # characters; a shorter message is not worth leaving out
+LAST_SECONDS = 60  # for the last question of a run that has reached a limit
+LONGEST_WAIT = 300  # seconds that a server may ask for, where there is no max_seconds
+
+# ------------------------------------------------------------------------------ results and errors
 
 
 class RLMError(Exception):
     """What a run cannot get past; its `usage` is what the run has cost so far."""
 
+    usage: "Usage | None" = None
+
 
 class ModelError(RLMError):
-    """The model or its server failed, and trying again did not or would not help."""
+    """The model or its server failed; `problem` is how, without advice for a person.
+
+    Trying again makes sense within `patience` seconds, after `wait` if the server says so.
+    """
+
+    def __init__(self, problem: str, advice="", status=0, patience=0.0, wait=None):
+        super().__init__(f"{problem} ({advice})" if advice else problem)
+        self.problem = problem
+        self.advice = advice
+        self.status = status  # of HTTP
+        self.patience = patience
+        self.wait = wait
 
 
 class LimitReached(RLMError):
-    """A limit of the tree is reached; the message says which."""
+    """A limit of the run is reached; the message says which."""
+
+    finish_reason = "limit"
+
+
+class WindowFull(ModelError):
+    """The server refuses the conversation, of which nothing more can be left out."""
+
+    finish_reason = "window"
 
 
 @dataclass
 class Reply:
-    """What a model said, the tokens and dollars that it took, and whether it was cut off."""
+    """What a model said, the tokens that it took, and dollars where they are known."""
 
     text: str
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = None
-    cut: bool = False
+    cut: bool = False  # at the length limit
+    problem: str = ""  # why it is no answer, such as a refusal in its own words
+
+    def answer(self) -> str:
+        """Return the text; raise ModelError where it is no whole answer."""
+        problem = self.problem
+        if self.cut:
+            problem = problem or "the answer was cut off at the length limit"
+        if not self.text:
+            problem = problem or "the answer is empty"
+        if problem:
+            raise ModelError(problem)
+        return self.text
 
 
 @dataclass
 class Usage:
-    """Answered calls, tokens and dollars of a tree; `cost` is None where nobody reported one."""
+    """Answered calls, tokens and dollars of a run; `cost` is None where a part is not known."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -80,25 +129,33 @@ class Usage:
     cost: float | None = None
     models: dict[str, "Usage"] = field(default_factory=dict)
 
-    def add(self, reply: Reply) -> None:
+    def add(self, reply: Reply):
         """Add one call, and what its reply took."""
+        if reply.cost is None or (self.calls and self.cost is None):
+            self.cost = None  # a sum of some parts would be taken for the whole
+        else:
+            self.cost = (self.cost or 0) + reply.cost
         self.calls += 1
-        for name in vars(self).keys() & vars(reply):  # the tokens and the cost
-            if (more := getattr(reply, name)) is not None:
-                setattr(self, name, (getattr(self, name) or 0) + more)
+        self.prompt_tokens += reply.prompt_tokens
+        self.cached_tokens += reply.cached_tokens
+        self.completion_tokens += reply.completion_tokens
 
     def __str__(self):
-        many, cost = "s" * (self.calls != 1), "" if self.cost is None else f" · ${self.cost:.4f}"
-        tokens = f"{self.prompt_tokens + self.completion_tokens:,} tokens"
-        return f"{self.calls:,} call{many} · {tokens} ({self.cached_tokens:,} cached){cost}"
+        tokens = self.prompt_tokens + self.completion_tokens
+        text = f"{plural(self.calls, 'call')} · {tokens:,} tokens ({self.cached_tokens:,} cached)"
+        return text if self.cost is None else f"{text} · {dollars(self.cost)}"
 
 
 @dataclass
 class Completion:
-    """The answer, how it came about, and the root's conversation, exactly as it was sent."""
+    """The answer, how it came about, and the root's conversation as it was sent last.
+
+    `finish_reason` is "final" (code called FINAL), "text" (the model answered without code), or why
+    the best answer was asked for: "max_turns", "limit", "window".
+    """
 
     answer: Any
-    finish_reason: str  # "final", "max_turns" or "limit"
+    finish_reason: str
     usage: Usage  # of the whole tree, as is the depth
     depth: int
     turns: int
@@ -114,294 +171,491 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def describe(value: Any, keys: int = 20) -> str:
-    """Return the type and sizes of a context: "a str of 1,234 characters"."""
-    if isinstance(value, dict):
-        parts = itertools.islice(value.items(), keys)
-        parts = [f"{str(key)[:40]!r}: {describe(part, 0)}" for key, part in parts]
-        parts += ["..."] * (len(value) > keys > 0)
-        return f"a dict of {len(value):,} keys" + f" ({'; '.join(parts)})" * bool(parts)
-    if isinstance(value, list):
-        sizes = [len(part) for part in value if isinstance(part, (str, list, dict))] or [0]
-        kinds = ", ".join(sorted({type(part).__name__ for part in value}))
-        return f"a list of {len(value):,} items ({kinds}) of sizes {min(sizes):,} to {max(sizes):,}"
-    return f"a {type(value).__name__} of {len(as_text(value)):,} characters"
+def plural(number: int, noun: str) -> str:
+    """Return "1 call", "2 calls"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def textual_final(text: str) -> list[str]:
-    """Return the code for a final outside code: "So:\\nFINAL(a (b))" means ["FINAL('a (b)')"]."""
-    found = FINAL.search(text)  # it begins a line; what merely mentions FINAL(...) does not
-    ends = FINAL_END.finditer(text, found.end()) if found else ()
-    insides = [text[found.end() : end.start()].strip() for end in ends]
-    inside = next((i for i in insides if i.count("(") == i.count(")")), (insides or [""])[-1])
-    if insides and found[1] == "FINAL":
-        with contextlib.suppress(ValueError, SyntaxError):  # a literal, as in FINAL("Paris")
-            inside = value if isinstance(value := ast.literal_eval(inside), str) else inside
-        return [f"FINAL({inside!r})"]
-    return [f"FINAL({inside.strip(chr(34) + chr(39))})"] if insides else []
+def dollars(cost: float) -> str:
+    """Return "$1.25"; below a cent with two significant digits, "$0.00013"."""
+    digits = 2 if cost >= 0.01 or cost <= 0 else 1 - math.floor(math.log10(cost))
+    return f"${cost:,.{digits}f}"
+
+
+# ---------------------------------------------------------------------------- the configuration
+
+
+def setting(help: str, kind: Callable | None = None, default: Any = None, **more) -> Any:
+    """Return a field of `RLM`, which is a flag of the command line if it has a kind."""
+    metadata = {"help": help, "kind": kind}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata, **more)
+    return field(default=default, metadata=metadata, **more)
 
 
 def pair(text: str) -> tuple[str, Any]:
-    """Parse K=V, where V is JSON if it can be, as in "seed=7" or "model=1,0.1,10"."""
+    """Parse NAME=VALUE, where the value is JSON if it can be, as in "seed=7"."""
     name, value = text.split("=", 1)
     with contextlib.suppress(ValueError):
-        values = json.loads(f"[{value}]")
-        value = values if len(values) > 1 else values[0]
+        value = json.loads(value)
     return name, value
 
 
-def flag(default: Any, help: str, kind: Callable | None = None, **more) -> Any:
-    """Return a field of `RLM`, which is a flag of the command line if it has a kind."""
-    factory = default if callable(default) else lambda: default
-    return field(default_factory=factory, metadata={"help": help, "type": kind}, **more)
+def header(text: str) -> tuple[str, ...]:
+    """Parse NAME=VALUE, where the value is text."""
+    name, value = text.split("=", 1)
+    return name.strip(), value.strip()
+
+
+def price(text: str) -> tuple[str, list[float]]:
+    """Parse MODEL=INPUT,CACHED,OUTPUT."""
+    name, numbers = text.rsplit("=", 1)
+    new, cached, output = numbers.split(",")
+    return name, [float(new), float(cached), float(output)]
+
+
+def default_model() -> str:
+    return os.environ.get("RLM_MODEL") or "gpt-5-mini"
+
+
+def default_url() -> str:
+    return os.environ.get("OPENAI_BASE_URL") or OPENAI
+
+
+def default_key() -> str | None:
+    return os.environ.get("OPENAI_API_KEY")
 
 
 @dataclass
 class RLM:
-    """A recursive language model. A model may also be a callable: messages -> str | Reply."""
+    """A recursive language model: its configuration, which can be shared and pickled.
 
-    model: str | Callable = flag(lambda: env("RLM_MODEL") or "gpt-5-mini", "the model", str)
-    sub_model: str | Callable | None = flag(None, "the model below the root, if another", str)
-    base_url: str = flag(lambda: env("OPENAI_BASE_URL") or OPENAI, "an OpenAI-compatible API", str)
-    api_key: str | None = flag(lambda: env("OPENAI_API_KEY"), "its key", str, repr=False)
-    options: dict = flag(dict, "more fields of each request, such as temperature", pair)
-    max_depth: int = flag(3, "calls at this depth and below are plain model calls", int)
-    max_turns: int = flag(30, "turns of each RLM before it must answer", int)
-    leaf_chars: int = flag(100_000, "characters that fit one plain call", int)
-    max_calls: int | None = flag(None, "limit of model calls, whole tree", int)
-    max_tokens: int | None = flag(None, "limit of tokens, whole tree", int)
-    max_cost: float | None = flag(None, "limit of dollars, whole tree", float)
-    max_seconds: float | None = flag(None, "limit of seconds, whole tree", float)
-    concurrency: int = flag(16, "model calls in flight at once, whole tree", int)
-    output_chars: int = flag(10_000, "output that the model sees of each turn", int)
-    cell_seconds: float = flag(60, "CPU seconds of one cell", float)
-    memory_mb: int = flag(2048, "MiB of one worker beyond its context", int)
-    timeout: float = flag(600, "seconds to wait for one answer", float)
-    tries: int = flag(5, "tries of a call that fails for a while", int)
-    prices: dict = flag(dict, "MODEL=INPUT,CACHED,OUTPUT: dollars per million tokens", pair)
-    prompts: str = flag(str(HERE / "prompts"), "folder of the prompts", str)
-    trace: str | None = flag(None, "file for a trace, for Perfetto or speedscope", str)
-    tools: dict = flag(dict, "{name: function} for the REPL, beside llm_query")
-    on_event: Callable | None = flag(None, "called with every event: see Level.step")
+    A model is a name, or a function (which may be async) from messages to a str or a `Reply`.
+    """
+
+    model: str | Callable = setting("the model", str, default_model)
+    sub_model: str | Callable | None = setting("the model below the root, if another", str)
+    base_url: str = setting("an OpenAI-compatible API", str, default_url)
+    api_key: str | None = setting("its key", str, default_key, repr=False)
+    options: dict = setting("NAME=VALUE: one more field of each request", pair, dict)
+    headers: dict = setting("NAME=VALUE: one more header", header, dict, repr=False)
+    max_depth: int = setting("calls at this depth and below are plain model calls", int, 3)
+    max_turns: int = setting("turns of each RLM before it must answer", int, 30)
+    leaf_chars: int = setting("characters that fit one request", int, 100_000)
+    max_calls: int | None = setting("limit of model calls, whole tree", int)
+    max_tokens: int | None = setting("limit of tokens, whole tree", int)
+    max_cost: float | None = setting("limit of dollars, whole tree", float)
+    max_seconds: float | None = setting("limit of seconds, whole tree", float)
+    concurrency: int = setting("model calls in flight at once, whole tree", int, 16)
+    output_chars: int = setting("output that the model sees of each turn", int, 10_000)
+    cell_seconds: float = setting("CPU seconds of one cell", float, 60)
+    memory_mb: int = setting("MiB of one worker beyond its context", int, 2048)
+    timeout: float = setting("seconds to wait for one answer", float, 600)
+    tries: int = setting("tries of a call that fails for a while", int, 10)
+    prices: dict = setting("MODEL=INPUT,CACHED,OUTPUT: dollars a million tokens", price, dict)
+    prompts: str = setting(
+        "a folder with prompts in place of the default ones", str, PROMPTS.__str__
+    )
+    trace: str | None = setting("file for a trace, for Perfetto or speedscope", str)
+    tools: dict = setting("{name: function} for the REPL, beside llm_query", None, dict)
+    on_event: Callable | None = setting("called with every event: see Node.step")
+    check: Callable | None = setting("from an answer to None, or to what is wrong with it")
 
     def completion(self, prompt: str, context: Any = None) -> Completion:
         """Answer `prompt` about `context`, any JSON value; without one, the prompt is the context.
 
         Raises RLMError, with the `usage` so far, when the run cannot go on.
         """
-        tree = Tree(self)
+        run = Run(self)
         try:
-            if taken := RESERVED & self.tools.keys():
-                raise RLMError(f"tools cannot be named {', '.join(taken)}")
-            tree.sinks += [Trace(self.trace)] if self.trace else []
-            root = Level(tree, self, prompt, context)
-            answer, reason = root.complete(plain=self.max_depth < 1)
-            about = (tree.usage, tree.deepest, root.turns, tree.used()["seconds"], root.messages)
-            return Completion(answer, reason, *about)
-        except BaseException as cause:
-            foreign = isinstance(cause, Exception) and not isinstance(cause, RLMError)
-            error = RLMError(f"{type(cause).__name__}: {cause}") if foreign else cause
-            error.usage = tree.usage
-            raise error from (cause if foreign else cause.__cause__)
+            run.prepare()
+            require_json(context)
+            root = Node(run, prompt, context)
+            root.plain = self.max_depth < 1
+            answer = root.complete()
+            about = {"turns": root.turns, "seconds": run.seconds(), "messages": root.messages}
+            return Completion(answer, root.finish_reason, run.usage, run.deepest, **about)
+        except (RLMError, KeyboardInterrupt) as error:
+            error.usage = run.usage
+            raise
+        except Exception as cause:
+            error = RLMError(f"{type(cause).__name__}: {cause}")
+            error.usage = run.usage
+            raise error from cause
         finally:
-            tree.stopped.set()  # for what is still under way in other threads
-            tree.sinks.clear()
-            for repl in list(tree.repls):
-                repl.close()
+            run.close()
 
     def say(self, name: str, **values) -> str:
-        """Return the prompt `name`, filled in with `values` and the fields of this RLM."""
-        text = Path(self.prompts, f"{name}.txt").read_text("utf-8")
-        known = vars(self) | {"api_key": None} | values
-        return string.Template(text).safe_substitute(known).strip()
+        """Return a prompt, filled in; one that the folder does not have is the default one."""
+        path = Path(self.prompts, f"{name}.txt")
+        if not path.exists():
+            path = PROMPTS / path.name
+        return string.Template(path.read_text("utf-8")).safe_substitute(values).strip()
 
 
-class Level:
-    """One RLM of the tree: the root, called "1", or a child such as "1.2" that a sub-call began."""
+# ------------------------------------------------------------------------------------ the recursion
 
-    def __init__(self, tree: "Tree", rlm: RLM, prompt: str, context: Any, above=None):
-        self.tree, self.rlm, self.prompt, self.context = tree, rlm, prompt, context
+
+class Node:
+    """One question of the tree: the root, named "1", or a sub-call such as "1.2"."""
+
+    def __init__(self, run: "Run", prompt: str, context: Any, above: "Node | None" = None):
+        self.run = run
+        self.rlm = run.rlm
+        self.prompt = prompt
+        self.context = context
+        self.plain = False  # whether it is one call of the model, without a REPL
         self.name = f"{above.name}.{next(above.children)}" if above else "1"
-        self.depth, self.children = self.name.count("."), itertools.count(1)
-        self.span, self.alone = (above.span, above.alone) if above else ({}, False)
-        self.turns, self.messages, self.notes = 0, [], []
-        name = getattr(rlm.model, "__name__", type(rlm.model).__name__)
-        self.model = rlm.model if isinstance(rlm.model, str) else name  # for usage, prices, events
+        self.depth = self.name.count(".")
+        self.children = itertools.count(1)
+        self.model = (above and self.rlm.sub_model) or self.rlm.model
+        self.span = above.span if above else {}  # the step that is under way
+        self.messages = []
+        self.notes = []  # what the model is told beside the output of a cell
+        self.turns = 0
+        self.silent = 0  # turns without code in a row
+        self.final = None
+        self.finish_reason = "final"
+        self.over = False  # whether the last question was asked
 
-    def complete(self, plain: bool) -> tuple[Any, str]:
-        """Ask the model once, or for code, turn by turn, until that calls FINAL: answer, reason."""
-        rlm, tree, final = self.rlm, self.tree, None
-        sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 50 * self.depth))
-        if plain:  # the base case
-            given = {"prompt": self.prompt, "context": as_text(self.context)}
-            self.tell(self.prompt if self.context is None else rlm.say("leaf", **given))
-            return self.ask().text, "final"
-        if self.context is None:
-            self.prompt, self.context = rlm.say("whole"), self.prompt
-        about = {"prompt": self.prompt, "context": describe(self.context)}
-        tools = rlm.tools | {f.__name__: f for f in (self.llm_query, self.llm_query_batched)}
-        setup = {n: getattr(rlm, n) for n in ("cell_seconds", "memory_mb", "output_chars")}
-        with self.step("completion", **about) as span, contextlib.ExitStack() as stack:
-            if tree.workers.acquire(blocking=False):
-                stack.callback(tree.workers.release)
-            else:  # one chain of levels more, without helpers: they would queue behind it
-                self.alone = stack.enter_context(tree.descent)
-            repl = stack.enter_context(Sandbox({"context": self.context}, tools, **setup))
-            tree.repls.add(repl)
-            stack.callback(tree.repls.discard, repl)
-            self.tell(self.system(), "system")
-            self.tell(rlm.say("task", prompt=self.prompt, description=about["context"]))
+    def complete(self) -> Any:
+        """Answer the prompt about the context."""
+        if self.plain:  # the base case: one call of the model, which reads it all
+            self.append("user", self.as_one_message())
+            return self.ask().answer()
+        with self.open_repl() as repl:  # where the context is a variable
+            why = "all turns are used"
             try:
-                while not final and self.turns < rlm.max_turns:
-                    final = self.turn(repl)
-                reason, why = "max_turns", f"all {rlm.max_turns} turns are used"
-            except LimitReached as limit:
-                reason, why = "limit", str(limit)
-            answer, reason = (final.value, "final") if final else (self.best(why), reason)
-            with tree.lock:
-                span |= {"answer": answer, "finish_reason": reason, "turns": self.turns}
-                span |= {"messages": self.messages, "usage": asdict(tree.usage)}
-        return answer, reason
+                while not self.final and self.turns < self.rlm.max_turns:
+                    self.turn(repl)
+            except (LimitReached, WindowFull) as end:
+                self.finish_reason = end.finish_reason
+                why = str(end)
+            if not self.final:
+                self.ask_for_the_best(repl, why)
+        return self.final.value
 
-    def system(self) -> str:
-        """Return the system prompt."""
-        lines, rlm = [], self.rlm
-        for name, tool in rlm.tools.items():
-            signature, about = "(...)", (inspect.getdoc(tool) or "").partition("\n")[0]
-            with contextlib.suppress(ValueError):  # some builtins have none
-                signature = inspect.signature(tool)
-            lines.append(f"- `{name}{signature}`: {about}")
-        longer = rlm.say("longer" if self.depth + 1 < rlm.max_depth else "longest")
-        return rlm.say("system", longer=longer, tools="\n".join(lines))
-
-    def best(self, why: str) -> str:
-        """Ask outright for an answer; the root goes past the limits, and by a minute at most."""
-        if self.depth == 0:
-            minute = {"seconds": self.tree.used()["seconds"] + 60}
-            self.tree.limits = minute if "seconds" in self.tree.limits else {}
-        self.tell(self.rlm.say("last", reason=why))
-        text = self.ask().text
-        for code in textual_final(CODE.sub(r"\1", text)):
-            with contextlib.suppress(ValueError, SyntaxError):
-                text = ast.literal_eval(code.removeprefix("FINAL"))
-        return text
-
-    def llm_query(self, prompt, context=None, recurse=None) -> str:
-        """Answer with one model call if all fits, else with a child RLM: this is the recursion."""
-        if not isinstance(prompt, str):
-            raise TypeError(f"the prompt must be a str, not {type(prompt).__name__}")
-        rlm = replace(self.rlm, model=self.rlm.sub_model or self.rlm.model)
-        size = len(prompt) + (0 if context is None else len(as_text(context)))
-        fits, child = size <= rlm.leaf_chars, Level(self.tree, rlm, prompt, context, self)
-        wanted = not fits if recurse is None else recurse  # a child
-        plain = child.depth >= rlm.max_depth or not wanted
-        if plain and not fits:
-            raise ValueError(f"{size:,} characters, {rlm.leaf_chars:,} fit a plain call: cut up")
-        try:
-            return as_text(child.complete(plain)[0])
-        except Exception as error:
-            raise RuntimeError(f"llm_query failed: {error}") from error
-
-    def llm_query_batched(self, prompts, contexts=None, recurse=None) -> list:
-        """Answer many prompts in order, side by side; None stands for an answer that failed."""
-        contexts = [None] * len(prompts) if contexts is None else contexts
-        if [type(prompts), type(contexts)] != [list] * 2 or len(prompts) != len(contexts):
-            raise ValueError("prompts and contexts must be lists of the same length")
-        tree, total, errors, helpers = self.tree, len(prompts), {}, []
-        todo, done, answers = iter(range(total)), itertools.count(1), [None] * total
-
-        def work(lane: int = 0) -> None:
-            tree.here.lane = lane or tree.here.lane
-            for i in todo:
-                with contextlib.suppress(IndexError):  # no lane is free
-                    if i < total - 1 and not self.alone:
-                        helper = threading.Thread(None, work, None, [tree.lanes.pop()], daemon=True)
-                        helper.start()
-                        helpers.append(helper)
-                try:
-                    answers[i] = self.llm_query(prompts[i], contexts[i], recurse)
-                except Exception as error:
-                    errors[i] = error
-                tree.emit("progress", span, done=next(done))
-            if lane:
-                tree.lanes.append(lane)
-
-        with self.step("batch", total=total) as span:
-            work()  # in this thread, so that a batch within a batch cannot wait for ever
-            for helper in helpers:  # there may be more of them meanwhile
-                helper.join()
-            span["failed"] = len(errors)
-        if errors:
-            told = "; ".join(f"item {i}: {errors[i]}" for i in sorted(errors)[:9])
-            self.notes.append(f"llm_query_batched: {len(errors)} of {total} failed: {told}")
-        for error in errors.values():
-            if isinstance(error.__cause__, LimitReached):  # what was paid for is shown all the same
-                self.notes.append(f"answers before: {as_text(answers)[: self.rlm.output_chars]}")
-                raise error
-        return answers
-
-    def turn(self, repl: Sandbox) -> Final | None:
-        """Ask for code and run it; tell what it printed, or return what it passed to FINAL."""
-        rlm, tree, outputs, error, final = self.rlm, self.tree, [], None, None
+    def turn(self, repl: Sandbox):
+        """Ask for code, run it, and show what it printed; FINAL in it sets `self.final`."""
         self.turns += 1
         with self.step("turn", turn=self.turns) as span:
             reply = self.ask()
-            codes = [*CODE.findall(reply.text), *textual_final(CODE.sub("", reply.text))]
-            for code in codes * (not reply.cut):
-                with self.step("cell", code=code) as cell:
-                    self.notes = []
-                    try:
-                        output, error, final = repl.run(code, tree.left())
-                    except SandboxError as broken:
-                        output, error = "", f"{broken!r}; your variables are gone"
-                    parts = filter(None, [output.rstrip("\n"), *self.notes, error])
-                    outputs.append("\n".join(parts) or "(no output)")
-                    cell.update(output=outputs[-1], error=error)
-                if final or error:
-                    break
-            output = "\n".join(outputs) or rlm.say("cut" if reply.cut else "remind")
-            span |= {"code": "\n".join(codes), "output": output, "error": error}
-            span["usage"] = vars(reply) | {"text": ""}
-            left, used = [f"turn {self.turns} of {rlm.max_turns}"], tree.used()
-            left += [f"{round(used[n], 3):,} of {m:,} {n} used" for n, m in tree.limits.items()]
-            if not final:
-                self.tell(rlm.say("turn", output=output, left=", ".join(left)))
-        return final
+            output = self.execute(reply, repl)
+            span.update(output=output, usage=spent(reply))
+        if not self.final:
+            shown = self.rlm.say("turn", output=output, left=self.left())
+            self.append("user", shown)
 
-    def ask(self) -> Reply:
-        """Ask the model at the tree's expense; keep and return its reply, without its <think>."""
-        tree, rlm = self.tree, self.rlm
-        with self.step("call", messages=list(self.messages)) as span:
-            with tree.lock:  # reserved before it is sent
-                tree.check()
-                tree.calls, tree.deepest = tree.calls + 1, max(tree.deepest, self.depth)
-            reply = rlm.model(span["messages"]) if callable(rlm.model) else post(self, span)
-            reply = Reply(reply) if isinstance(reply, str) else reply
-            if reply.cost is None and self.model in rlm.prices:
-                new, cached, output = (price / 1e6 for price in rlm.prices[self.model])
-                reply.cost = new * (reply.prompt_tokens - reply.cached_tokens)
-                reply.cost += cached * reply.cached_tokens + output * reply.completion_tokens
-            with tree.lock:
-                tree.usage.add(reply)
-                tree.usage.models.setdefault(self.model, Usage()).add(reply)
-            span |= {"reply": reply.text, "usage": vars(reply) | {"text": ""}}
-        text = re.sub(r"(?s)<think>.*?(</think>|\Z)", "", reply.text)
-        self.tell(text.rpartition("</think>")[2].strip(), "assistant")
-        return replace(reply, text=self.messages[-1]["content"])
+    def llm_query(self, prompt: str, context: Any = None, recurse: bool | None = None) -> str:
+        """Answer with one call of the model if all fits, else with a child that has its own REPL."""
+        try:
+            child = self.child(prompt, context, recurse)
+            return as_text(child.complete())
+        except Exception as error:
+            raise RuntimeError(f"llm_query failed: {getattr(error, 'problem', error)}") from error
 
-    def tell(self, text: str, role: str = "user") -> None:
-        """Add a message; half a surrogate pair, which servers refuse, becomes "?"."""
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        self.messages.append({"role": role, "content": text})
+    # -- sub-calls
+
+    def child(self, prompt: str, context: Any, recurse: bool | None) -> "Node":
+        """Return the node of a sub-call, `plain` where all fits or where the tree ends."""
+        if not isinstance(prompt, str):
+            raise TypeError(f"the prompt must be a str, not {type(prompt).__name__}")
+        if self.over:
+            raise LimitReached("no more model calls: answer from what is there")
+        child = Node(self.run, prompt, context, above=self)
+        size = len(child.as_one_message())
+        fits = size <= self.rlm.leaf_chars
+        wanted = not fits if recurse is None else recurse
+        child.plain = not wanted or child.depth >= self.rlm.max_depth
+        if child.plain and not fits:
+            fitting = f"{self.rlm.leaf_chars:,} (leaf_chars) fit a plain call"
+            raise ValueError(f"{size:,} characters, {fitting}: cut it up")
+        # the frames of all levels are on the stack of one thread
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 50 * child.depth))
+        return child
+
+    def as_one_message(self) -> str:
+        """Return prompt and context, as a plain call gets them."""
+        if self.context is None:
+            return self.prompt
+        return self.rlm.say("leaf", prompt=self.prompt, context=as_text(self.context))
+
+    def llm_query_batched(self, prompts: list, contexts: list | None = None, recurse=None) -> list:
+        """Answer many prompts in order, side by side; None stands for an answer that failed."""
+        contexts = [None] * len(prompts) if contexts is None else contexts
+        lists = isinstance(prompts, list) and isinstance(contexts, list)
+        if not lists or len(prompts) != len(contexts):
+            raise ValueError("prompts and contexts must be lists of the same length")
+        answers = [None] * len(prompts)
+        errors = {}
+        done = itertools.count(1)
+
+        def answer(i):
+            try:
+                answers[i] = self.llm_query(prompts[i], contexts[i], recurse)
+            except Exception as error:
+                errors[i] = error
+            self.run.emit("progress", span, done=next(done))
+
+        with self.step("batch", total=len(prompts)) as span:
+            self.run.side_by_side(answer, len(prompts))
+            span["failed"] = len(errors)
+        if errors:
+            told = "; ".join(f"item {i}: {errors[i]}" for i in sorted(errors)[:9])
+            count = f"{len(errors)} of {len(prompts)} failed"
+            self.notes.append(f"llm_query_batched: {count}: {told}")
+        for error in errors.values():
+            if isinstance(error.__cause__, LimitReached):  # what was paid for is shown
+                self.notes.append(f"answers before: {as_text(answers)[: self.output_chars()]}")
+                raise error
+        return answers
+
+    # -- one turn
 
     @contextlib.contextmanager
-    def step(self, kind: str, **data):
-        """Emit begin and end of a step; yield the event (see README), to add what the end knows."""
-        above, began = self.span, time.monotonic()
-        self.span = span = {"kind": kind, "id": next(self.tree.ids), "parent": above.get("id")}
+    def open_repl(self) -> Iterator[Sandbox]:
+        """Start a REPL, with the context and the tools in it, and the conversation."""
+        if self.context is None:
+            self.context = self.prompt
+            self.prompt = self.rlm.say("no_context")
+        if len(self.prompt) > self.rlm.leaf_chars // 2:
+            size = f"{len(self.prompt):,} characters, leaf_chars is {self.rlm.leaf_chars:,}"
+            raise RLMError(f"the question is too long ({size}): put it into the context")
+        functions = {"llm_query": self.llm_query, "llm_query_batched": self.llm_query_batched}
+        repl = Sandbox(
+            {"context": self.context},
+            tools=self.rlm.tools | functions,
+            cell_seconds=self.rlm.cell_seconds,
+            memory_mb=self.rlm.memory_mb,
+            output_chars=self.output_chars(),
+        )
+        self.run.repls.add(repl)
+        about = describe(self.context)
+        with repl, self.step("completion", prompt=self.prompt, context=about) as span:
+            try:
+                repl.walls  # noqa: B018 - without a worker no model is asked
+            except SandboxError as error:
+                raise RLMError(f"the sandbox does not start: {error}") from error
+            self.append("system", self.system())
+            self.append("user", self.task())
+            yield repl
+            span.update(answer=self.final.value, finish_reason=self.finish_reason)
+            span.update(turns=self.turns, messages=self.messages, usage=self.run.usage_so_far())
+        self.run.repls.discard(repl)
+
+    def execute(self, reply: Reply, repl: Sandbox) -> str:
+        """Run the code of a reply, or take its text for what it is; return what to show of it."""
+        # half of a program may do what the whole would not
+        codes = [] if reply.cut else self.code_of(reply.text, repl)
+        self.span["code"] = "\n".join(codes)
+        if codes:
+            self.silent = 0
+            printed, error = self.run_cells(codes, repl)
+            self.span["error"] = error
+            return "\n".join(filter(None, [printed, error])) or "(no output)"
+        self.silent += 1
+        if self.silent < 3:
+            return self.rlm.say("cut" if reply.cut else "remind")
+        self.finish_reason = "text"
+        self.final = Final(reply.answer())
+        return reply.text
+
+    def code_of(self, text: str, repl: Sandbox) -> list[str]:
+        """Return the blocks of Python in a reply, or its FINAL(...) outside of code, as code."""
+        fences, outside = split_fences(text)
+        blocks = [code for label, code in fences if is_python(label, code)]
+        found = textual_final(text, outside)
+        if blocks or not found:
+            return blocks
+        function, inside = found
+        if function == "FINAL":
+            inside = value_of(inside, repl, self.run.left())
+        return [f"{function}({inside!r})"]
+
+    def run_cells(self, codes: list[str], repl: Sandbox) -> tuple[str, str | None]:
+        """Run cells in order, up to the first error or FINAL; return what they printed."""
+        outputs = []
+        error = None
+        for code in codes:
+            self.notes = []
+            with self.step("cell", code=code) as span:
+                output, error, final = repl.run(code, self.run.left())
+                span.update(output=output, error=error)
+            outputs += [output.rstrip("\n"), *self.notes]
+            if final:
+                outputs.append(self.accept(final))
+            if final or error:
+                break
+        shown = Output(2 * self.output_chars())  # of several cells together
+        shown.write("\n".join(filter(None, outputs)))
+        return shown.text(), error
+
+    def accept(self, final: Final) -> str:
+        """Take it for the answer, unless the caller's check says what is wrong with it."""
+        problem = None
+        if self.rlm.check and self.depth == 0 and not self.over:
+            problem = self.rlm.check(final.value)
+        if problem is None:
+            self.final = final
+            return ""
+        return self.rlm.say("check", problem=problem)
+
+    def ask_for_the_best(self, repl: Sandbox, why: str):
+        """Ask outright for an answer; the root goes past the limits, and by a minute at most."""
+        if self.finish_reason == "final":
+            self.finish_reason = "max_turns"
+        if self.finish_reason == "window":
+            del self.messages[2:]
+            why = f"the window is full; your variables are {variables_of(repl, self.run.left())}"
+        if self.depth == 0:
+            self.run.lift_limits()
+        self.append("user", self.rlm.say("last", reason=why))
+        text = self.ask().answer()
+        self.over = True
+        codes = self.code_of(text, repl)
+        printed, error = self.run_cells(codes, repl)
+        if self.final:
+            return
+        fences, outside = split_fences(text)
+        inside = "".join(code for label, code in fences if not label)
+        said = text if outside.strip() and not codes else outside
+        if printed and not error:
+            said = printed
+        said = said.strip() or inside.strip()
+        if not said:
+            raise RLMError("no answer: the last reply was code that gave none")
+        self.final = Final(said)
+
+    # -- the conversation
+
+    def ask(self) -> Reply:
+        """Send the conversation, shortened where it must be; keep and return the reply."""
+        if self.size() > self.rlm.leaf_chars:
+            self.shorten(self.rlm.leaf_chars // 2)
+        reply = None
+        while reply is None:
+            try:
+                reply = self.call()
+            except ModelError as error:
+                if error.status not in TOO_LONG:
+                    raise
+                if self.shorten(self.size() // 2):
+                    continue
+                if max(map(length, self.messages[2:]), default=0) > SHORT:
+                    raise WindowFull(str(error)) from error
+                raise
+        text = without_thoughts(reply.text)
+        self.append("assistant", text)
+        if reply.cut and len(text) > SHORT:  # as a whole it may not fit once more
+            kept = f"{text[:SHORT]}\n{left_out(len(text) - SHORT)}"
+            self.messages[-1] = {"role": "assistant", "content": kept}
+        return replace(reply, text=text)
+
+    def call(self) -> Reply:
+        """Send the conversation as it is, at the run's expense."""
+        with self.step("call", messages=list(self.messages)) as span:
+            self.run.begin_call(self.depth)
+            if callable(self.model):
+                reply = settle(self.model(span["messages"]))
+                reply = Reply(reply) if isinstance(reply, str) else reply
+            else:
+                reply = ask_server(self, span)
+            self.run.count(self, reply, span)
+            span.update(reply=reply.text, usage=spent(reply))
+        return reply
+
+    def append(self, role: str, text: str):
+        """Add to the conversation, in which roles alternate and no message is empty."""
+        text = text.encode("utf-8", "replace").decode()  # half a surrogate pair would be refused
+        text = text if text.strip() else "(empty)"
+        if self.messages and self.messages[-1]["role"] == role:
+            text = f"{self.messages.pop()['content']}\n\n{text}"
+        self.messages.append({"role": role, "content": text})
+
+    def size(self) -> int:
+        """Return the characters of the conversation, without the system prompt."""
+        return sum(length(message) for message in self.messages if message["role"] != "system")
+
+    def shorten(self, limit: int) -> bool:
+        """Let the oldest outputs, then the oldest code give way, down to `limit` characters.
+
+        The task and the last turn stay. Returns whether anything gave way.
+        """
+        before = self.size()
+        older = range(2, len(self.messages) - 2)
+        for i in [*older[1::2], *older[::2]]:
+            message = self.messages[i]
+            if self.size() > limit and length(message) > SHORT:
+                self.messages[i] = message | {"content": left_out(length(message))}
+        while self.size() > limit and len(self.messages) > 7:  # these lines are too many
+            del self.messages[2:4]
+        return self.size() < before
+
+    def system(self) -> str:
+        """Return the system prompt."""
+        has_children = self.depth + 1 < self.rlm.max_depth
+        return self.rlm.say(
+            "system",
+            leaf_chars=f"{self.rlm.leaf_chars:,}",
+            output_chars=f"{self.output_chars():,}",
+            max_turns=self.rlm.max_turns,
+            longer=self.rlm.say("child" if has_children else "no_child"),
+            modules=", ".join(MODULES),
+            tools="\n".join(itertools.starmap(tool_line, self.rlm.tools.items())),
+        )
+
+    def task(self) -> str:
+        """Return the first message: the question, what the context is, and a sample of it."""
+        limit = self.rlm.leaf_chars // 10
+        whole, shown = sample(self.context, limit)
+        shown = self.rlm.say("whole" if whole else "sample", shown=shown)
+        about = describe(self.context)
+        return self.rlm.say("task", prompt=self.prompt, description=about, sample=shown)
+
+    def left(self) -> str:
+        """Return what is left: "turn 3 of 30 · 87 min left · 42 calls left"."""
+        parts = [f"turn {self.turns} of {self.rlm.max_turns}"]
+        for name, amount in self.run.remaining().items():
+            match name:
+                case "seconds" if amount >= 120:
+                    parts.append(f"{amount / 60:.0f} min left")
+                case "seconds":
+                    parts.append(f"{amount:.0f} s left")
+                case "cost":
+                    parts.append(f"{dollars(amount)} left")
+                case _:
+                    parts.append(f"{amount:,} {name} left")
+        return " · ".join(parts)
+
+    def output_chars(self) -> int:
+        """Return how much is shown of a cell: one output must not fill the window."""
+        return min(self.rlm.output_chars, self.rlm.leaf_chars // 4)
+
+    @contextlib.contextmanager
+    def step(self, kind: str, **data) -> Iterator[dict]:
+        """Emit the begin and the end of a step; yield the event, to add what the end knows.
+
+        `RLM.on_event` gets each event as a dict, one at a time:
+
+        event               "begin", "end", "progress" (of a batch: done, total), "retry" (of a
+                            call: reason, wait) or "warning" (of a call: reason)
+        kind                "completion", "turn", "cell", "call" or "batch"
+        rlm, depth, model   which RLM of the tree, as "1" (the root) or "1.2" (its second sub-call)
+        id, parent, within  numbers of the step and of the one around it, and the kind of that
+        lane, time          on one lane begins and ends nest like a call stack; seconds since 1970
+        at the end          all that the begin had, and seconds, error
+        completion          prompt, context (described); then answer, finish_reason, usage,
+                            messages, turns
+        turn                turn; then output, usage
+        cell, call, batch   code, then output; messages, then reply, usage; total, then failed
+        """
+        above = self.span
+        span = {"kind": kind, "id": next(self.run.ids), "parent": above.get("id")}
         span |= {"within": above.get("kind"), "rlm": self.name, "depth": self.depth}
-        span |= {"model": self.model, "error": None, **data}
-        self.tree.emit("begin", span)
+        span |= {"model": model_name(self.model), "error": None, **data}
+        began = time.monotonic()
+        self.span = span
+        self.run.emit("begin", span)
         try:
             yield span
         except BaseException as error:
@@ -409,44 +663,173 @@ class Level:
             raise
         finally:
             self.span = above
-            self.tree.emit("end", span, seconds=time.monotonic() - began)
+            self.run.emit("end", span, seconds=time.monotonic() - began)
 
 
-class Tree:
-    """What the levels of one run share: usage and limits, threads and workers, events."""
+def spent(reply: Reply) -> dict:
+    """Return the tokens and dollars that a reply took, for an event."""
+    return {name: value for name, value in vars(reply).items() if name in vars(Usage())}
+
+
+def model_name(model: str | Callable) -> str:
+    """Return the name of a model, for usage, prices and events."""
+    if isinstance(model, str):
+        return model
+    return getattr(model, "__name__", type(model).__name__)
+
+
+def length(message: dict) -> int:
+    """Return the characters of a message."""
+    return len(message["content"])
+
+
+def left_out(size: int) -> str:
+    """Return the line that stands for what is left out of the conversation."""
+    return f"[{size:,} characters left out here; your variables are still there]"
+
+
+# ------------------------------------------------------------------------------- what a run shares
+
+
+class Run:
+    """What the nodes of one completion share: usage and limits, threads and workers, events."""
 
     def __init__(self, rlm: RLM):
-        limits = {n: getattr(rlm, f"max_{n}") for n in ("calls", "tokens", "cost", "seconds")}
-        self.limits = {name: limit for name, limit in limits.items() if limit is not None}
-        self.usage, self.calls, self.deepest, self.began = Usage(), 0, 0, time.monotonic()
-        self.ids, self.lock, self.stopped = itertools.count(1), threading.RLock(), threading.Event()
-        self.here, slots = threading.local(), max(rlm.concurrency, 1)
-        self.here.lane, self.lanes = 0, list(range(slots - 1, 0, -1))  # one for each helper thread
-        self.workers, self.descent = threading.Semaphore(slots + 1), threading.RLock()
-        self.sinks, self.repls = [rlm.on_event] if rlm.on_event else [], set()
+        self.rlm = rlm
+        self.began = time.monotonic()
+        self.limits = {name: getattr(rlm, f"max_{name}") for name in LIMITS}
+        self.usage = Usage()
+        self.calls = 0  # sent, answered or not
+        self.dollars = 0.0  # as far as they are known
+        self.deepest = 0
+        self.lock = threading.RLock()
+        self.stopped = threading.Event()
+        self.helpers = threading.Semaphore(max(rlm.concurrency, 1) - 1)  # beside the first thread
+        self.ids = itertools.count(1)
+        self.sinks = [rlm.on_event] if rlm.on_event else []
+        self.repls = set()
+        self.broken = None  # the error that ends the run, in whatever sub-call it came up
+        self.told = False  # of a server that cuts silently
 
-    def used(self) -> dict[str, float]:
-        """Return what counts against the limits, so far."""
-        tokens, cost = self.usage.prompt_tokens + self.usage.completion_tokens, self.usage.cost
-        seconds = time.monotonic() - self.began
-        return {"calls": self.calls, "tokens": tokens, "cost": cost or 0, "seconds": seconds}
+    def prepare(self):
+        """Check the configuration and begin the trace, before anything is paid for."""
+        taken = RESERVED & self.rlm.tools.keys()
+        if taken:
+            raise RLMError(f"tools cannot be named {', '.join(sorted(taken))}")
+        if not Path(self.rlm.prompts).is_dir():
+            raise RLMError(f"there is no folder {self.rlm.prompts} with prompts")
+        if self.rlm.trace:
+            self.sinks.append(Trace(self.rlm.trace))
+
+    def close(self):
+        """End what is still under way in other threads."""
+        self.stopped.set()
+        self.sinks.clear()
+        for repl in list(self.repls):
+            repl.close()
+
+    def seconds(self) -> float:
+        """Return how long the run has taken so far."""
+        return time.monotonic() - self.began
+
+    def remaining(self) -> dict[str, float]:
+        """Return what is left of each limit that is set."""
+        tokens = self.usage.prompt_tokens + self.usage.completion_tokens
+        used = (self.seconds(), self.calls, tokens, self.dollars)
+        limits = zip(self.limits.items(), used, strict=True)
+        return {name: max(most - now, 0) for (name, most), now in limits if most is not None}
 
     def left(self) -> float:
         """Return the seconds left, inf without a limit."""
-        return max(self.limits.get("seconds", float("inf")) - self.used()["seconds"], 0.001)
+        return self.remaining().get("seconds", math.inf)
 
-    def check(self) -> None:
-        """Raise LimitReached where a limit is."""
+    def check(self, names=LIMITS):
+        """Raise LimitReached where a limit is, or what has ended the run."""
         if self.stopped.is_set():
             raise RLMError("the run was stopped")
-        used = self.used()
-        for name, limit in self.limits.items():
-            if used[name] >= limit:
-                raise LimitReached(f"the limit max_{name}={limit} is reached")
+        if self.broken:
+            raise self.broken
+        for name, amount in self.remaining().items():
+            if name in names and amount <= 0:
+                raise LimitReached(f"the limit max_{name}={self.limits[name]} is reached")
 
-    def emit(self, event: str, span: dict, **data) -> None:
+    def lift_limits(self):
+        """Leave no limit for the last question but one of time: a minute, or max_seconds."""
+        self.limits = dict.fromkeys(LIMITS)
+        if self.rlm.max_seconds is not None:
+            self.limits["seconds"] = self.seconds() + min(LAST_SECONDS, self.rlm.max_seconds)
+
+    def begin_call(self, depth: int):
+        """Reserve a call before it is sent: those in flight never add up to more than max_calls."""
+        with self.lock:
+            self.check()
+            self.calls += 1
+            self.deepest = max(self.deepest, depth)
+
+    def count(self, node: Node, reply: Reply, span: dict):
+        """Add a reply to the usage, at the price that is given where the server reports none."""
+        if reply.cost is None and node.model in self.rlm.prices:
+            new, cached, output = self.rlm.prices[node.model]
+            fresh = reply.prompt_tokens - reply.cached_tokens
+            millionths = new * fresh + cached * reply.cached_tokens
+            reply.cost = (millionths + output * reply.completion_tokens) / 1e6
+        with self.lock:
+            self.usage.add(reply)
+            self.usage.models.setdefault(model_name(node.model), Usage()).add(reply)
+            self.dollars += reply.cost or 0
+        if not callable(node.model):
+            self.check_report(node.model, reply, span)
+
+    def check_report(self, model: str, reply: Reply, span: dict):
+        """End the run where a limit counts what a server does not report; tell of a silent cut."""
+        if self.rlm.max_cost is not None and reply.cost is None:
+            flag = f"--price {model}=INPUT,CACHED,OUTPUT"
+            self.broken = RLMError(f"max_cost needs {flag}: the server reports no cost")
+        if self.rlm.max_tokens is not None and not reply.prompt_tokens + reply.completion_tokens:
+            self.broken = RLMError("max_tokens needs a server that reports usage; this does not")
+        if self.broken:
+            raise self.broken
+        size = sum(map(length, span["messages"]))
+        if size > 20_000 and 0 < reply.prompt_tokens < size / 10 and not self.told:
+            self.told = True
+            read = f"{reply.prompt_tokens:,} tokens of {size:,} characters"
+            reason = f"the server read {read}: widen its window, or lower leaf_chars"
+            self.emit("warning", span, reason=reason)
+            print(f"rlm: {reason}", file=sys.stderr)
+
+    def usage_so_far(self) -> dict:
+        """Return the usage as plain data."""
+        with self.lock:
+            return asdict(self.usage)
+
+    def side_by_side(self, work: Callable, number: int):
+        """Call work(0), work(1), ... in this thread and in as many helpers as are free.
+
+        This thread works, too, so a batch goes on where no helper is free: batches within batches
+        cannot wait for each other.
+        """
+        todo = iter(range(number))
+        threads = []
+
+        def help_out():
+            work_on()
+            self.helpers.release()
+
+        def work_on():
+            for i in todo:
+                if i + 1 < number and self.helpers.acquire(blocking=False):
+                    threads.append(threading.Thread(target=help_out, daemon=True))
+                    threads[-1].start()
+                work(i)
+
+        work_on()
+        for thread in threads:  # there may be more of them meanwhile
+            thread.join()
+
+    def emit(self, event: str, span: dict, **data):
         """Hand an event to the trace and the callback; an error there ends only that."""
-        known = {"event": event, **span, "lane": self.here.lane, "time": time.time(), **data}
+        known = {"event": event, **span, "lane": threading.get_native_id()}
+        known |= {"time": time.time(), **data}
         with self.lock:
             for sink in list(self.sinks):
                 try:
@@ -456,180 +839,620 @@ class Tree:
                     warnings.warn(f"no more events for {sink}: {error!r}", stacklevel=2)
 
 
+# --------------------------------------------------------------------------------- the HTTP client
+
+ADVICE = {  # for a person, by status
+    400: "too long? lower leaf_chars",
+    401: "check OPENAI_API_KEY or --api-key",
+    403: "check OPENAI_API_KEY or --api-key",
+    404: "check --model and --base-url",
+    413: "too long? lower leaf_chars",
+}
+NO_ANSWER = {  # by finish_reason
+    "content_filter": "the answer was filtered",
+    "safety": "the answer was filtered",
+    "recitation": "the answer was filtered",
+    "error": "the answer was broken off",
+    "abort": "the answer was broken off",
+    "insufficient_system_resource": "the answer was broken off",
+}
+
+
+def ask_server(node: Node, span: dict) -> Reply:
+    """POST a conversation until an answer comes, or trying again would not help."""
+    rlm = node.rlm
+    run = node.run
+    began = time.monotonic()
+    for tried in itertools.count(1):
+        seconds = min(rlm.timeout, max(run.left(), 0.001))
+        try:
+            return post(rlm, node.model, span["messages"], seconds)
+        except ModelError as error:
+            problem = hide_secrets(error.problem, rlm)
+            wait = error.wait
+            if wait is None:  # random, so that calls that failed together do not meet again
+                wait = random.uniform(0, min(0.5 * 2 ** (tried - 1), 30))
+            longest = LONGEST_WAIT if rlm.max_seconds is None else rlm.max_seconds
+            hopeless = time.monotonic() - began >= error.patience or wait > longest
+            if hopeless or tried >= rlm.tries:
+                run.check(["seconds"])
+                problem += f" after {tried} tries" if tried > 1 else ""
+                raise ModelError(problem, error.advice, error.status) from None
+        run.emit("retry", span, reason=problem, wait=wait)
+        run.stopped.wait(min(wait, run.left()))
+        run.check(["seconds"])
+
+
+def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
+    """Send one request and read the reply, all of it within `seconds`; raise ModelError."""
+    base, mark, query = rlm.base_url.strip().partition("?")
+    url = f"{base.rstrip('/')}/chat/completions"
+    end = time.monotonic() + seconds
+    data = bytearray()
+    try:
+        with session(os.getpid()).post(
+            url + mark + query,
+            json={"model": model, "messages": messages, **rlm.options},
+            headers=request_headers(rlm),
+            auth=keep_headers,
+            timeout=(min(10, seconds), seconds),
+            stream=True,
+            allow_redirects=False,
+        ) as response:
+            while chunk := response.raw.read1(1 << 16, decode_content=True):
+                data += chunk
+                if time.monotonic() > end:
+                    raise requests.Timeout("the answer is still dripping in")
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise no_response(error, url) from error
+    text = data.decode("utf-8", "replace")
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
+        if response.status_code == 200:
+            return read_reply(json.loads(text), response.headers)
+    raise no_completion(response, text)
+
+
 @functools.cache
-def session(url: str, pid: int) -> requests.Session:
-    """Return the pool of connections of this process; the environment is read once."""
+def session(pid: int) -> requests.Session:
+    """Return the pool of connections of this process."""
     http = requests.Session()
     http.adapters = dict.fromkeys(http.adapters, requests.adapters.HTTPAdapter(pool_maxsize=512))
-    with contextlib.suppress(ValueError):  # of a url that is none: the request will tell
-        known = http.merge_environment_settings(url, {}, None, None, None)
-        http.proxies, http.verify = known["proxies"], known["verify"]
-    http.trust_env = False  # or ~/.netrc would replace the key
+    http.verify = os.environ.get("SSL_CERT_FILE") or True
+    atexit.register(http.close)
     return http
 
 
-def post(level: Level, span: dict) -> Reply:
-    """POST to {base_url}/chat/completions until it works, or trying again would not help."""
-    rlm, tree = level.rlm, level.tree
-    url, key = rlm.base_url.rstrip("/") + "/chat/completions", (rlm.api_key or "").strip()
-    if not key and rlm.base_url == OPENAI:
+def keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Be the `auth` of a request: without one, ~/.netrc would replace the key."""
+    return request
+
+
+def request_headers(rlm: RLM) -> dict[str, str]:
+    """Return the key and the other headers; of one that is malformed the error tells the name."""
+    key = (rlm.api_key or "").strip()
+    if not key and not rlm.headers and rlm.base_url == OPENAI:
         raise RLMError("no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL), or --api-key")
-    request = {"json": {"model": rlm.model, "messages": span["messages"], **rlm.options}}
-    request["headers"] = {"Authorization": f"Bearer {key}"} if key else {}
-    request |= {"stream": True, "allow_redirects": False}
-    for tried in itertools.count(1):
-        data, wait, seconds = bytearray(), min(0.25 * 2**tried, 30), min(rlm.timeout, tree.left())
-        request["timeout"], end = (min(10, seconds), seconds), time.monotonic() + seconds
-        try:
-            with session(url, os.getpid()).post(url, **request) as response:
-                while chunk := response.raw.read1(1 << 16, decode_content=True):
-                    data += chunk
-                    if time.monotonic() > end:
-                        raise requests.Timeout("the answer is still dripping in")
-            text, status = data.decode("utf-8", "replace"), response.status_code
-            body = json.loads(text) if status == 200 else {}
-            choice, usage = body["choices"][0], body.get("usage") or {}
-            said = choice["message"].get("content") or ""
-            if isinstance(said, list):  # parts, of which some may be thoughts
-                said = "".join(part["text"] for part in said if part["type"] == "text")
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-            counts = (usage.get("prompt_tokens"), cached, usage.get("completion_tokens"))
-            cost = usage.get("cost", response.headers.get("x-litellm-response-cost"))
-            cost, cut = cost and float(cost), choice.get("finish_reason") == "length"
-            return Reply(said + "", *(int(count or 0) for count in counts), cost, cut)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error:
-            problem, again = f"{type(error).__name__} at {url}", not isinstance(error, ValueError)
-        except (ValueError, LookupError, TypeError, AttributeError):  # no chat completion
-            if status == 200 and (code := re.search(r'"code"\s*:\s*(\d{3})\b', text)):
-                status = int(code[1])  # of a gateway, about the server behind it
-            again = status >= 500 or status in (408, 429)
-            wait = urllib3.Retry().get_retry_after(response) or wait
-            what = "not a chat completion" if status == 200 else response.reason
-            said = re.search(r'"(?:message|detail|error)"\s*:\s*("(?:[^"\\]|\\.)*")', text)
-            said = json.loads(said[1], strict=False) if said else text
-            problem = f"{status} {what}: {' '.join(said.split())[:500]}"
-        problem = problem.replace(key, "***") if len(key) > 8 else problem
-        if not again or tried >= rlm.tries:
-            raise ModelError(f"{problem} after {tried} tries" if again else f"{problem} ({ADVICE})")
-        tree.emit("retry", span, reason=problem, wait=wait)
-        tree.stopped.wait(min(wait, tree.left()))
-        tree.check()
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers |= rlm.headers
+    for name, value in headers.items():
+        if not re.fullmatch(r"(?a)[\w!#$%&'*+.^`|~-]+", name):
+            raise RLMError(f"a header cannot have the name {name!r}")
+        if not re.fullmatch(r"[\x20-\x7e]*", value):
+            raise RLMError(f"the header {name} has characters that a header cannot have")
+    return headers
+
+
+def read_reply(body: dict, headers: dict) -> Reply:
+    """Return what a chat completion says, in the shapes that servers send; raise if it is none."""
+    choice = body["choices"][0]
+    message = choice["message"]
+    content = message.get("content") or ""
+    if isinstance(content, list):  # parts, of which some may be thoughts
+        content = "".join(part["text"] for part in content if part["type"] == "text")
+    reason = str(choice.get("finish_reason")).lower()
+    problem = NO_ANSWER.get(reason, "")
+    if message.get("refusal"):
+        problem = f"the model refused: {message['refusal']}"
+    if choice.get("error"):
+        problem = f"the answer was broken off: {server_message(json.dumps(choice['error']))}"
+    usage = as_dict(body.get("usage"))
+    details = as_dict(usage.get("prompt_tokens_details"))
+    cost = usage.get("cost", headers.get("x-litellm-response-cost"))
+    cost = as_dict(cost).get("total_cost", cost)
+    return Reply(
+        text=content + "",  # a TypeError if it is no text
+        prompt_tokens=int(number(usage.get("prompt_tokens")) or 0),
+        cached_tokens=int(number(details.get("cached_tokens")) or 0),
+        completion_tokens=int(number(usage.get("completion_tokens")) or 0),
+        cost=number(cost),
+        cut=reason in ("length", "max_tokens", "model_length"),
+        problem=problem,
+    )
+
+
+def as_dict(value: Any) -> dict:
+    """Return a dict as it is, and an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def number(value: Any) -> float | None:
+    """Return a number, also one that is written as text; None for anything else."""
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def no_response(error: Exception, url: str) -> ModelError:
+    """Return the innermost reason why a request got no response."""
+    reason = error
+    while reason.__cause__ or reason.__context__:
+        reason = reason.__cause__ or reason.__context__
+    problem = f"{type(error).__name__} at {url}"
+    advice = "check --base-url, and that the server runs"
+    if isinstance(error, ValueError):  # no address, and the reason would quote it
+        return ModelError(problem, advice)
+    problem += f": {' '.join(str(reason).split())[:300]}"
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return ModelError(problem, "name the file of your own certificates in SSL_CERT_FILE")
+    if isinstance(reason, (ConnectionRefusedError, socket.gaierror)):
+        return ModelError(problem, advice, patience=10)
+    return ModelError(problem, patience=math.inf)
+
+
+def no_completion(response: requests.Response, text: str) -> ModelError:
+    """Return what a response says that is no chat completion."""
+    status = response.status_code
+    what = response.reason
+    if status == 200:
+        what = "not a chat completion"
+        code = re.search(r'"code"\s*:\s*"?(\d{3})\b', text)
+        status = int(code[1]) if code else 200  # of a gateway, about the server behind it
+    patience = math.inf if status >= 500 or status in (408, 429) else 0
+    problem = f"{status} {what}: {server_message(text)}"
+    wait = retry_after(response.headers)
+    return ModelError(problem, ADVICE.get(status, ""), status, patience, wait)
+
+
+def server_message(text: str) -> str:
+    """Return the message in the body of an error, in one line of at most 500 characters."""
+    found = re.search(r'"(?:message|detail|error)"\s*:\s*("(?:[^"\\]|\\.)*")', text)
+    if found:
+        text = json.loads(found[1], strict=False)
+    return " ".join(text[:5000].split())[:500]
+
+
+def retry_after(headers: dict) -> float | None:
+    """Return the seconds that a server asks to wait."""
+    for name in ("Retry-After", "llm_provider-retry-after"):
+        with contextlib.suppress(KeyError, urllib3.exceptions.InvalidHeader):
+            return urllib3.Retry().parse_retry_after(headers[name])
+    return None
+
+
+def hide_secrets(text: str, rlm: RLM) -> str:
+    """Return a text without what it quotes of the key, the headers and the query."""
+    for secret in (rlm.api_key, *rlm.headers.values(), rlm.base_url.partition("?")[2]):
+        if secret and len(secret) > 3:
+            text = text.replace(secret.strip(), "***")
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+# ------------------------------------------------------------- reading replies, describing contexts
+
+FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t{]*([^\s`}]*)[^`]*$")
+PYTHON = re.compile(r"(?i)repl|i?py(thon)?[\d.]*|tool_code")
+FINAL = re.compile(r"(?m)^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(")
+FINAL_END = re.compile(r"(?m)\)(?=[ \t]*(?:\*\*|`)?\.?[ \t]*$)")
+THOUGHTS = re.compile(
+    r"""(?sx) (?: \s* (?:
+        <(think|thinking)> .*? (?: </\1> | \Z )
+      | \[THINK\] .*? (?: \[/THINK\] | \Z )
+      | <\|channel\|> (?: analysis | commentary ) .*? (?: <\|end\|> | (?=<\|channel\|>final) | \Z )
+      | (?: <\|start\|>assistant )? <\|channel\|>final .*? <\|message\|>
+    ))+"""
+)
+LONE_END = re.compile(r"(?<![`'\"])</think(?:ing)?>")
+REPLY = "<reply>"  # the file name under which the code of a reply is parsed
+NO_PYTHON = (SyntaxError, ValueError, MemoryError, RecursionError)
+warnings.filterwarnings("ignore", module=REPLY)  # of escapes in it that mean nothing
+
+
+def without_thoughts(text: str) -> str:
+    """Return a reply without the thoughts that it begins with."""
+    thoughts = THOUGHTS.match(text)
+    if thoughts:
+        text = text[thoughts.end() :]
+    end = LONE_END.search(text)  # some servers swallow the opening tag
+    if end and not re.search(r"(?m)^[ \t]*(```|~~~)", text[: end.start()]):
+        text = text[end.end() :]
+    return re.sub(r"<\|(end|return)\|>\s*\Z", "", text).strip()
+
+
+def parses(code: str) -> bool:
+    """Return whether this is Python."""
+    try:
+        ast.parse(code, REPLY)
+    except NO_PYTHON:
+        return False
+    return True
+
+
+def is_python(label: str, code: str) -> bool:
+    """Return whether a fence holds code to be run: by its label, or without one if it parses."""
+    if label:
+        return bool(PYTHON.fullmatch(label))
+    return bool(code.strip()) and parses(code)
+
+
+def split_fences(text: str) -> tuple[list[tuple[str, str]], str]:
+    """Return the label and the inside of each fence, and the text with spaces in their places.
+
+        split_fences("So:\\n```repl\\nx = 1\\n```") is ([("repl", "x = 1\\n")], "So:\\n" + spaces)
+
+    A fence ends at the first closing mark with which its inside parses, else at the first.
+    """
+    lines = text.splitlines(keepends=True)
+    fences = []
+    outside = ""
+    while lines:
+        opening = FENCE.match(lines[0])
+        if not opening:
+            outside += lines.pop(0)
+            continue
+        mark, label = opening.groups()
+        closes = re.compile(rf"[ \t]*{mark}(?!\w)").match
+        closing = [i for i in range(1, len(lines)) if closes(lines[i])]
+        closing = closing[:20] or [len(lines)]
+        insides = {end: textwrap.dedent("".join(lines[1:end])) for end in closing}
+        end = next(filter(lambda end: parses(insides[end]), closing), closing[0])
+        fences.append((label, insides[end]))
+        outside += " " * sum(map(len, lines[: end + 1]))
+        del lines[: end + 1]
+    return fences, outside
+
+
+def textual_final(text: str, outside: str) -> tuple[str, str] | None:
+    """Return the final of a reply without code: "So:\\nFINAL(a (b))" is ("FINAL", "a (b)").
+
+    It begins a line outside of fences; what merely mentions FINAL(...) is none.
+    """
+    found = FINAL.search(outside)
+    ends = FINAL_END.finditer(text, found.end()) if found else ()
+    insides = [text[found.end() : end.start()].strip() for end in itertools.islice(ends, 100)]
+    if not insides:
+        return None
+    balanced = [inside for inside in insides if inside.count("(") == inside.count(")")]
+    inside = balanced[0] if balanced else insides[-1]
+    return found[1], inside.strip("'\"") if found[1] == "FINAL_VAR" else inside
+
+
+def variables_of(repl: Sandbox, seconds: float) -> dict[str, str]:
+    """Return the names and types of the variables that cells have made."""
+    final = repl.run("FINAL(SHOW_VARS())", seconds).final
+    return final.value if final else {}
+
+
+def value_of(inside: str, repl: Sandbox, seconds: float) -> Any:
+    """Return what FINAL(inside) outside of code means.
+
+    An expression over variables that exist means its value, everything else is text.
+    """
+    try:
+        tree = ast.parse(inside, REPLY, mode="eval")
+    except NO_PYTHON:
+        return inside
+    match tree.body:
+        case ast.Constant(str(text)):  # as in FINAL("Paris")
+            return text
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    names = {node.id for node in found if isinstance(node.ctx, ast.Load)}
+    names -= {node.id for node in found if isinstance(node.ctx, ast.Store)}
+    known = variables_of(repl, seconds).keys()
+    if names & known and names <= known | set(dir(builtins)):
+        final = repl.run(f"FINAL({inside})", seconds).final
+        return final.value if final else inside
+    return inside
+
+
+def describe(value: Any) -> str:
+    """Return the type and size of a context: "a str of 1,234 characters"."""
+    if isinstance(value, dict):
+        return f"a dict of {plural(len(value), 'key')}"
+    if isinstance(value, list):
+        sizes = [len(part) for part in value if isinstance(part, (str, list, dict))] or [0]
+        kinds = ", ".join(sorted({type(part).__name__ for part in value}))
+        sizes = f"{min(sizes):,} to {max(sizes):,}"
+        return f"a list of {plural(len(value), 'item')} ({kinds}) of sizes {sizes}"
+    return f"a {type(value).__name__} of {len(as_text(value)):,} characters"
+
+
+def sample(value: Any, limit: int) -> tuple[bool, str]:
+    """Return whether it is the whole of a context, and what to show of it in the first message."""
+    sized = isinstance(value, (str, list, dict))
+    text = as_text(value) if not sized or len(value) <= 2000 else ""
+    if len(text) <= min(2000, limit) and (text or not value):
+        return True, text
+    limit = min(800, limit)
+    if isinstance(value, str):
+        head = value[: limit // 2]
+        tail = value[-limit // 2 :]
+        head = head[: head.rfind("\n") + 1] or head
+        tail = tail[tail.find("\n") + 1 :] or tail
+        return False, f"{head.rstrip()}\n...\n{tail.lstrip()}"
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = max(limit // 8, 20)
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    shown = [
+        f"{short.repr(k)} ({describe(v)}): {short.repr(v)}" for k, v in itertools.islice(items, 6)
+    ]
+    return False, "\n".join(shown)[:limit]
+
+
+def require_json(value: Any, where: str = "context"):
+    """Raise RLMError where a value is not JSON: what it is, where, and what to do."""
+    way_out = "decode bytes, or pass json.loads(json.dumps(x, default=str)); of a DataFrame "
+    way_out += "df.to_dict('records') or df.to_csv()"
+    plain = (str, int, float, type(None))
+    parts = {}
+    if isinstance(value, (list, tuple)):
+        parts = dict(enumerate(value))
+    elif isinstance(value, dict):
+        parts = value
+    elif not isinstance(value, plain):
+        kind = type(value).__name__
+        raise RLMError(f"the context is not JSON: {where} is of type {kind}: {way_out}")
+    texts = {key if isinstance(key, str) else json.dumps(key, default=str) for key in parts}
+    if len(texts) < len(parts):
+        raise RLMError(f"two keys of the context are the same as text, in {where}: {way_out}")
+    for key, part in parts.items():
+        if not isinstance(key, plain):
+            kind = type(key).__name__
+            raise RLMError(f"the context is not JSON: {where} has a key of type {kind}: {way_out}")
+        require_json(part, f"{where}[{key!r}]")
+
+
+def tool_line(name: str, tool: Callable) -> str:
+    """Return what a model is told of a tool, without what a functools.partial has bound."""
+    bound = {}
+    function = tool
+    if isinstance(tool, functools.partial):
+        bound = tool.keywords
+        function = tool.func
+    parameters = "(...)"
+    with contextlib.suppress(ValueError, TypeError):  # some builtins have no signature
+        found = inspect.signature(tool)
+        free = [one for key, one in found.parameters.items() if key not in bound]
+        parameters = found.replace(parameters=free)
+    about = (inspect.getdoc(function) or "").partition("\n")[0]
+    return f"- `{name}{parameters}`: {about}"
+
+
+# ------------------------------------------------------------------- watching: trace and live view
 
 
 class Trace:
     """Writes events in the Chrome Trace Event format; the file is valid JSON after each of them."""
 
-    lock, runs = threading.Lock(), itertools.count(1)
-    HEAD = '[\n{"name": "process_name", "ph": "M", "pid": 1, "tid": 0, "args": {"name": "rlm"}}\n]'
+    lock = threading.Lock()  # of a file that several runs may have
 
     def __init__(self, path: str):
-        self.path, self.run = Path(path).absolute(), next(self.runs)
+        self.path = Path(path).absolute()
         try:
-            self.path.write_text(self.HEAD)
+            self.path.write_text('[\n{"name": "process_name", "ph": "M", "pid": 1, "tid": 0}\n]')
         except OSError as error:
             raise RLMError(f"the trace {path} cannot be written: {error}") from None
 
-    def __call__(self, event: dict) -> None:
-        phase, kind = {"begin": "B", "end": "E"}.get(event["event"], "i"), event["kind"]
-        name = event["event"] if phase == "i" else f"{kind} {event.get('turn', event['rlm'])}"
-        known = {"name": name, "cat": kind, "ph": phase, "ts": round(event["time"] * 1e6)}
-        hidden = ("event", "kind", "lane", "time", "" if phase == "E" else "messages")
-        args = {key: event[key] for key in event if key not in hidden}
-        known |= {"pid": self.run, "tid": event["lane"], "args": args}
+    def __call__(self, event: dict):
+        phase = {"begin": "B", "end": "E"}.get(event["event"], "i")
+        hidden = {"messages"} if phase == "B" else set()
+        entry = {
+            "name": f"{event['kind']} {event.get('turn', event['rlm'])}",
+            "cat": event["kind"],
+            "ph": phase,
+            "ts": round(event["time"] * 1e6),
+            "pid": 1,
+            "tid": event["lane"],
+            "args": {key: value for key, value in event.items() if key not in hidden},
+        }
         with self.lock, self.path.open("r+b") as file:
             file.seek(-2, os.SEEK_END)  # in place of the last bracket
-            file.write(f",\n{json.dumps(known, default=str)}\n]".encode())
+            file.write(f",\n{json.dumps(entry, default=str)}\n]".encode())
 
 
 class Live:
-    """Shows events as lines of a tree; on a terminal, the batches under way in one line below."""
-
-    LINES = {
-        "begin completion": "● {model} · depth {depth} · {context}",
-        "end completion": "→ {result} · {seconds:.1f} s",
-        "end turn": "turn {turn} · {what} → {result} · {seconds:.1f} s · {tokens:,} tokens",
-        "end call": "{model} · {what} → {result} · {seconds:.1f} s · {tokens:,} tokens",
-        "end batch": "batch {total}/{total} · {failed} failed · {seconds:.1f} s",
-        "retry call": "✗ again in {wait:.1f} s: {reason}",
-    }
+    """Shows events as lines of a tree; on a terminal, the batch under way in a bar below."""
 
     def __init__(self, stream, verbose: bool = False):
-        self.stream, self.verbose, self.tty, self.bars = stream, verbose, stream.isatty(), {}
+        self.stream = stream
+        self.verbose = verbose
+        self.terminal = stream.isatty()
 
-    def __call__(self, event: dict) -> None:
-        step, kind, error = f"{event['event']} {event['kind']}", event["kind"], event["error"]
-        width = os.get_terminal_size(self.stream.fileno()).columns - 1 if self.tty else 160
+    def __call__(self, event: dict):
+        width = os.get_terminal_size(self.stream.fileno()).columns - 1 if self.terminal else 160
         branch = "│  " * event["rlm"].count(".") + event["rlm"]
-        room, usage = max((width - len(branch) - 40) // 2, 18), event.get("usage") or {}
-        what = event.get("code") or (event.get("messages") or [{"content": ""}])[-1]["content"]
-        result = as_text(event.get("answer", event.get("output", event.get("reply", ""))))
-        if not self.verbose or kind != "turn":
-            what, result = (text.strip().partition("\n")[0] for text in (what, result))
-            what, result = (t if len(t) <= room else f"{t[: room - 1]}…" for t in (what, result))
-        result = f"✗ {error.splitlines()[-1]}" if error and not self.verbose else result
-        tokens = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
-        known = event | {"what": what, "result": result, "tokens": tokens}
-        told = step in self.LINES
-        if step == "end call":  # those of turns and batches have no line of their own
-            told = error or event["within"] in ("cell", None)
-        elif step == "end turn":  # where its call failed, that has been told
-            told = "output" in event
-        out = "\r\x1b[K" * self.tty
-        for line in self.LINES[step].format_map(known).splitlines() if told else ():
+        out = "\r\x1b[K" if self.terminal else ""
+        for line in self.text(event, (width - len(branch) - 40) // 2).splitlines():
             line = re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", f"{branch} {line}")
             line = line if self.verbose else line[:width]
-            red = self.tty and "✗" in line and not env("NO_COLOR")
-            out += f"\x1b[31m{line}\x1b[0m\n" if red else f"{line}\n"
-        if kind == "batch":
-            done, total = event.get("done", 0), event["total"]
-            bar = "█" * (10 * done // max(total, 1))
-            self.bars[event["id"]] = f"{event['rlm']} {bar:░<10} {done}/{total}  "
-        if event["event"] == "end":
-            self.bars.pop(event["id"], None)
-            self.bars = self.bars if event["parent"] else {}
-        self.stream.write(out + "".join(self.bars.values())[:width] * self.tty)
+            if self.terminal and "✗" in line and not os.environ.get("NO_COLOR"):
+                line = f"\x1b[31m{line}\x1b[0m"
+            out += f"{line}\n"
+        if self.terminal and event["event"] == "progress":
+            blocks = "█" * (10 * event["done"] // event["total"])
+            out += f"{branch} {blocks:░<10} {event['done']}/{event['total']}"[:width]
+        self.stream.write(out)
         self.stream.flush()
+
+    def text(self, event: dict, room: int) -> str:
+        """Return what is shown of an event; calls of turns and batches only where they failed."""
+
+        def short(text: str) -> str:
+            line = (
+                text
+                if self.verbose and event["kind"] == "turn"
+                else text.strip().partition("\n")[0]
+            )
+            return (
+                line
+                if self.verbose or len(line) <= max(room, 18)
+                else f"{line[: max(room, 18) - 1]}…"
+            )
+
+        usage = event.get("usage") or {}
+        tokens = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+        ending = f"{event.get('seconds', 0):.1f} s"
+        error = event["error"] and f"✗ {event['error'].splitlines()[-1]}"
+        match event:
+            case {"event": "begin", "kind": "completion"}:
+                return f"● {event['model']} · depth {event['depth']} · {event['context']}"
+            case {"event": "end", "kind": "completion"}:
+                return f"→ {error or short(as_text(event['answer']))} · {ending}"
+            case {"event": "end", "kind": "turn", "code": code, "output": output}:
+                shown = f"turn {event['turn']} · {short(code)} → {error or short(output)}"
+                return f"{shown} · {ending} · {tokens:,} tokens"
+            case {"event": "end", "kind": "call"} if error or event["within"] in ("cell", None):
+                asked = short(event["messages"][-1]["content"])
+                told = error or short(event["reply"])
+                return f"{event['model']} · {asked} → {told} · {ending} · {tokens:,} tokens"
+            case {"event": "end", "kind": "batch", "failed": failed, "total": total}:
+                return f"batch {total}/{total} · {failed} failed · {ending}"
+            case {"event": "retry", "reason": reason}:
+                return f"✗ again in {event['wait']:.1f} s: {reason}"
+        return ""
+
+
+# ------------------------------------------------------------------------------------- command line
+
+BOMS = {  # UTF-32 first: its mark begins with that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+BINARY = (  # how files begin that are no text
+    *(b"%PDF-", b"PK\3\4", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd"),
+    *(b"\xd0\xcf\x11\xe0", b"\x89PNG", b"\xff\xd8\xff"),
+)
+
+
+class NoText(RLMError):
+    """A file that is no text."""
+
+
+def decode(data: bytes, name: str) -> str:
+    """Return the text of a file: a byte order mark decides, else it is UTF-8; stderr has losses."""
+    for mark, encoding in BOMS.items():
+        if data.startswith(mark):
+            return data.decode(encoding, "replace")
+    if data.startswith(BINARY) or b"\0" in data[:8000]:
+        raise NoText(f"{name} is no text: convert it first, a PDF with pdftotext for example")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        print(f"rlm.py: {name} is not UTF-8, some of it is lost: {error}", file=sys.stderr)
+    return data.decode("utf-8", "replace")
+
+
+def read_folder(folder: str) -> dict[str, str]:
+    """Return the text files below a folder by path; links and hidden files are skipped."""
+    texts = {}
+    skipped = 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        for path in [Path(place, name) for name in names if name[0] != "."]:
+            try:
+                if path.is_symlink() or not path.is_file():
+                    raise NoText(path)
+                texts[str(path)] = decode(path.read_bytes(), str(path))
+            except (NoText, OSError):
+                skipped += 1
+    told = f"{plural(len(texts), 'text file')} read, {skipped:,} skipped"
+    print(f"rlm.py: {folder}: {told}", file=sys.stderr)
+    if not texts:
+        raise RLMError(f"the directory {folder} has no text files")
+    return dict(sorted(texts.items()))
+
+
+def read_context(names: list[str]) -> Any:
+    """Return the context: the text of one file, a dict of several; None where there is nothing."""
+    open_stdin = hasattr(sys.stdin, "buffer")  # it may be closed
+    if not names and open_stdin and not sys.stdin.isatty():
+        return decode(sys.stdin.buffer.read(), "standard input") or None
+    texts = {}
+    for name in names:
+        if name == "-":
+            texts[name] = decode(sys.stdin.buffer.read() if open_stdin else b"", "standard input")
+        elif Path(name).is_dir():
+            texts |= read_folder(name)
+        else:
+            texts[name] = decode(Path(name).read_bytes(), name)
+    if len(names) == 1 and names[0] in texts:
+        return texts[names[0]]
+    return texts or None
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser, made from the fields of `RLM`."""
+    parser = argparse.ArgumentParser("rlm.py", description="Ask about any amount of text.")
+    parser.add_argument("question")
+    parser.add_argument("files", nargs="*", help="text files, folders; - or a pipe: standard input")
+    default = RLM(api_key=None)
+    for one in fields(RLM):
+        if not one.metadata["kind"]:
+            continue
+        flag = "--" + one.name.replace("_", "-")
+        value = getattr(default, one.name)
+        about = {"dest": one.name, "type": one.metadata["kind"], "default": argparse.SUPPRESS}
+        about["help"] = one.metadata["help"]
+        if isinstance(value, dict):
+            parser.add_argument(flag.removesuffix("s"), action="append", **about)
+            continue
+        if value is not None:
+            about["help"] += f" (default: {value})"
+        parser.add_argument(flag, **about)
+    parser.add_argument(
+        "--json", action="store_true", help="print answer, reason and usage as JSON"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show the answer and nothing else")
+    parser.add_argument("--verbose", action="store_true", help="show code and output in full")
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Answer a question from the command line; return the exit status."""
-    parser = argparse.ArgumentParser("rlm.py", description="Ask about any amount of text.")
-    parser.add_argument("question")
-    parser.add_argument("files", nargs="*", help="text files; - or a pipe: standard input")
-    for one in fields(RLM):
-        if kind := one.metadata["type"]:
-            given = "" if one.name == "api_key" else one.default_factory()
-            about = {"help": one.metadata["help"] + f" (default: {given})" * bool(given)}
-            about |= {"type": kind, "action": "append" if kind is pair else "store"}
-            name = one.name.replace("_", "-").removesuffix("s" * (kind is pair))
-            parser.add_argument(f"--{name}", dest=one.name, default=argparse.SUPPRESS, **about)
-    parser.add_argument("--quiet", action="store_true", help="show the answer and nothing else")
-    parser.add_argument("--verbose", action="store_true", help="show code and output in full")
-    given = vars(parser.parse_intermixed_args(argv))
-    question, files, quiet, verbose = map(given.pop, ("question", "files", "quiet", "verbose"))
-    given = {name: dict(v) if isinstance(v, list) else v for name, v in given.items()}
-    if any(str(price).count(",") != 2 for price in given.get("prices", {}).values()):
-        parser.error("--price takes MODEL=INPUT,CACHED,OUTPUT, in dollars per million tokens")
+    given = command_line().parse_intermixed_args(argv)
+    config = {one.name: getattr(given, one.name) for one in fields(RLM) if one.name in given}
+    for name, value in config.items():
+        if isinstance(value, list):
+            config[name] = dict(value)
     try:
-        names = files or ["-"] * (not sys.stdin.isatty())
-        paths = {name: Path("/dev/stdin" if name == "-" else name) for name in names}
-        texts = {name: path.read_bytes().decode("utf-8", "replace") for name, path in paths.items()}
-        context = texts if len(texts) > 1 else "".join(texts.values())
-        rlm = RLM(on_event=None if quiet else Live(sys.stderr, verbose), **given)
-        done = rlm.completion(question, context if files or context else None)
-        if not quiet:
-            spent = f"{done.turns} turn{'s' * (done.turns != 1)} · {done.usage}"
-            spent += f" · {done.seconds:.1f} s · deepest level {done.depth}"
-            print(spent, file=sys.stderr)
+        context = read_context(given.files)
+        live = None if given.quiet else Live(sys.stderr, given.verbose)
+        done = RLM(**config, on_event=live).completion(given.question, context)
+        if not given.quiet:
+            print(closing_line(done), file=sys.stderr)
+        shown = done.answer
+        if given.json:
+            shown = {name: asdict(done)[name] for name in ("answer", "finish_reason", "usage")}
         sys.stdout.reconfigure(errors="replace")
-        print(done, flush=True)
+        print(as_text(shown), flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (KeyboardInterrupt, RLMError, OSError) as error:
-        spent = getattr(error, "usage", "0 calls")
-        print(f"rlm.py: {str(error) or 'interrupted'}, after {spent}", file=sys.stderr)
+        usage = getattr(error, "usage", None) or Usage()
+        print(f"rlm.py: {str(error) or 'interrupted'}, after {usage}", file=sys.stderr)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
+
+
+def closing_line(done: Completion) -> str:
+    """Return what a run took, and how it ended if not by FINAL."""
+    took = f"{plural(done.turns, 'turn')} · {done.usage} · {done.seconds:.1f} s"
+    ended = "" if done.finish_reason == "final" else f" · ended by {done.finish_reason}"
+    return f"{took} · deepest level {done.depth}{ended}"
 
 
 if __name__ == "__main__":
