@@ -135,6 +135,7 @@ def test_a_file_that_is_not_utf8_is_read_all_the_same(tmp_path):
         ("FINAL('')", "\n"),
         ("FINAL('x' * 3_000_000)", "x" * 3_000_000 + "\n"),
     ],
+    ids=["text", "lines", "number", "nothing", "long"],
 )
 def test_the_answer_as_it_is_printed(code, out):
     run = cli(Script(repl(code)), "Q")
@@ -174,7 +175,8 @@ FLAGS = {  # flag: a value for it; None: made by the test
     "--memory-mb": "500",
     "--timeout": "50",
     "--tries": "2",
-    "--price": "gpt-5-mini=1,0.1,10",
+    "--price": "small=1,0.1,10",
+    "--header": "X-Team=blue",
     "--prompts": str(ROOT / "prompts"),
     "--trace": None,
 }
@@ -185,12 +187,14 @@ def test_every_flag_at_once(tmp_path):
     with Server(script.reply) as server:
         values = {"--base-url": server.url, "--trace": str(tmp_path / "t.json")}
         arguments = [x for flag, value in FLAGS.items() for x in (flag, values.get(flag, value))]
+        arguments += ["--price", "other=1,0.1,10"]  # max_cost needs to know each of them
         process = start(["Q", *arguments], None, {"OPENAI_API_KEY": ""}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, b"leaf\n"), err
     assert [r["model"] for r in server.requests] == ["other", "small"]
     assert all(r["temperature"] == 0.5 for r in server.requests)
+    assert all(headers["X-Team"] == "blue" for headers in server.headers)
     assert "5,000" in json.dumps(server.requests[0]) or "5000" in json.dumps(server.requests[0])
     assert (tmp_path / "t.json").exists()
 

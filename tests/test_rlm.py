@@ -238,15 +238,21 @@ def test_out_of_turns_the_best_answer_is_asked_for():
     [
         ("FINAL(3)", "3"),
         ("<think>hm\nFINAL(9)</think>\n3", "3"),
-        (repl("FINAL(3)"), None),  # code is not run any more: whatever is made of it, it is text
-        (repl("b = 2"), None),
-        ("FINAL_VAR(a)", None),
+        (repl("FINAL(3)"), 3),  # code is code in the last reply, too
+        (repl("print(a + 1)"), "2"),
+        ("FINAL_VAR(a)", 1),
+        ("```\nThe answer is 3\n```", "The answer is 3"),
     ],
 )
 def test_the_best_answer_in_every_form(last, answer):
     done = RLM(model=Script(repl("a = 1"), last), max_turns=1).completion("Q", "c")
-    assert done.finish_reason == "max_turns"
-    assert done.answer == answer if answer else done.answer not in ("", None)
+    assert (done.answer, done.finish_reason) == (answer, "max_turns")
+
+
+@pytest.mark.parametrize("last", [repl("b = 2"), repl("1 / 0"), repl("print(llm_query('q'))")])
+def test_code_without_an_answer_is_no_answer(last):
+    with pytest.raises(RLMError, match="no answer"):
+        RLM(model=Script(repl("a = 1"), last), max_turns=1).completion("Q", "c")
 
 
 def test_depth_zero_asks_the_model_directly():
@@ -287,7 +293,8 @@ TEXTUAL = [
     ('FINAL("""one\ntwo""")', "one\ntwo"),
     ("FINAL('a' and 'b')", "'a' and 'b'"),
     ('FINAL(He said "no)" and left)', 'He said "no)" and left'),
-    ("FINAL(v)", "v"),  # text, not the variable
+    ("FINAL(v)", [1, 2]),
+    ("FINAL(v and unknown)", "v and unknown"),
     ("FINAL(call FINAL(x) to end)", "call FINAL(x) to end"),
     ("FINAL(Zürich ☃)", "Zürich ☃"),
     ("FINAL_VAR(v)", [1, 2]),
@@ -297,9 +304,9 @@ TEXTUAL = [
     ("Done.\nFINAL_VAR(v)\nBye.", [1, 2]),
     ("FINAL_VAR(unknown)", None),
     ("FINAL_VAR(v) is what I would say if I were sure", None),
-    (f"{CODE}\nFINAL_VAR(w)", 2),
-    (f"FINAL_VAR(w)\n{CODE}", 2),  # code first, wherever it stands
-    (f"{CODE}\nFINAL(two)", "two"),
+    (f"{CODE}\nFINAL_VAR(w)", None),  # beside code it was written before the output was seen
+    (f"FINAL_VAR(w)\n{CODE}", None),
+    (f"{CODE}\nFINAL(two)", None),
     (f"{CODE}\n```repl\nFINAL('code')\n```\nFINAL(text)", "code"),
     ("```repl\nw = 1 / 0\n```\nFINAL_VAR(w)", None),
     ("```repl\nprint('''\nFINAL(no)\n''')\n```", None),
@@ -547,7 +554,7 @@ def first_request(prompt: str, context: object, **options: object) -> list[dict[
 
 def test_the_system_prompt_is_short_and_says_what_there_is():
     system = first_request("Q", "c", leaf_chars=77_777)[0]["content"]
-    assert len(system) <= 3_000
+    assert len(system) <= 4_200
     for word in ("llm_query(", "llm_query_batched(", "FINAL(", "context", "```repl", "77,777"):
         assert word in system.replace("77777", "77,777"), word
     assert "$" not in system  # a placeholder that was not filled in
@@ -556,16 +563,16 @@ def test_the_system_prompt_is_short_and_says_what_there_is():
 @pytest.mark.parametrize(
     ("small", "large"),
     [
-        ("x" * 1_000, "x" * 10_000_000),
-        (["x" * 10] * 100, ["x" * 10] * 500_000),
-        ({f"{i:06}": "x" for i in range(100)}, {f"{i:06}": "x" for i in range(100_000)}),
+        ("x" * 1_000, "x" * 100_000_000),
+        (["x" * 10] * 100, ["x" * 100_000] * 1_000),
+        ({f"{i:06}": "x" for i in range(100)}, {f"{i:06}": "x" * 100_000 for i in range(1_000)}),
         ([["x"] * 50] * 100, [["x"] * 50] * 10_000),
     ],
     ids=["str", "list", "dict", "nested"],
 )
-def test_the_first_request_is_the_same_size_for_every_size_of_context(small, large):
-    sizes = [len(json.dumps(first_request("Q", context))) for context in (small, large)]
-    assert abs(sizes[0] - sizes[1]) <= 60  # some more digits
+def test_the_first_message_is_short_for_every_size_of_context(small, large):
+    assert len(first_request("Q", small)[1]["content"]) <= 2_500  # up to 2,000 are shown whole
+    assert len(first_request("Q", large)[1]["content"]) <= 1_500
 
 
 KEYS = [f"key{i}" for i in range(20)]
@@ -607,7 +614,7 @@ def test_a_conversation_of_six_turns_is_short():
     script = Script(*[repl(f"print({i})") for i in range(5)], repl("FINAL(1)"))
     RLM(model=script).completion("Q", "c")
     characters = sum(len(m["content"]) for messages in script.requests for m in messages)
-    assert characters <= 21_000
+    assert characters <= 35_000
 
 
 def lookup(name: str, limit: int = 3) -> list[str]:
@@ -639,7 +646,7 @@ def test_tools_are_listed_and_called_in_root_and_child():
     [
         (lambda: {}["gone"], "KeyError: "),
         (lambda: object(), "object"),
-        (lambda: 10 ** (10**4) and float("nan") and {1: {2}}, "set"),
+        (lambda: {1: object()}, "object"),
         (lambda x: x, "missing 1 required"),
     ],
 )
@@ -719,7 +726,9 @@ FIELDS = {
     "on_event": None,
     "trace": None,
     "timeout": 600,
-    "tries": 5,
+    "tries": 10,
+    "headers": {},
+    "check": None,
 }
 
 
