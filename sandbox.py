@@ -108,7 +108,7 @@ MODULE_TABLE = """
     string * -Formatter
     struct *
     sys maxsize version version_info float_info byteorder getsizeof getrecursionlimit
-    textwrap *
+    textwrap * -TextWrapper
     time time time_ns perf_counter process_time monotonic strftime strptime gmtime localtime mktime
     traceback
     types SimpleNamespace MappingProxyType NoneType
@@ -236,7 +236,7 @@ DEFINABLE = SETUP | dunders("""
     ixor ior class_getitem name qualname doc future slots main file
     """)
 READABLE = DEFINABLE | dunders("class dict module members cause context notes annotations")
-FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel", "_abc_impl"}
+FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel", "_abc_impl", "_convert_"}
 GUARDED = {"format", "format_map", "obj", "register"}  # public names that can lead out
 TUPLE_NAMES = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
 NATIVE = [
@@ -347,11 +347,16 @@ class Policy(RestrictingNodeTransformer):
             self.error(node, refusal(node.target.attr))  # it reads without a guard
         return node
 
-    def rewrite_AnnAssign(self, node):
-        if isinstance(node.target, ast.Name) and node.target.id in GUARDED:
-            # a field of this name could be read by a pattern, without a guard
-            self.error(node, f"an annotated {node.target.id!r} is refused: use another name")
-        return node
+    def rewrite_Match(self, node):
+        cases = []
+        for case in node.cases:
+            patterns = [part for part in ast.walk(case) if isinstance(part, ast.MatchClass)]
+            if patterns:  # a case that is never taken: its condition is the guard
+                test = self.guard("@patterns", node, *[pattern.cls for pattern in patterns])
+                cases.append(ast.match_case(ast.MatchAs(), test, [ast.Pass()]))
+            cases.append(case)
+        node.cases = cases
+        return ast.fix_missing_locations(node)
 
     def rewrite_ClassDef(self, node):
         if any((word.arg or "_").startswith(("_", "metaclass")) for word in node.keywords):
@@ -425,28 +430,30 @@ def safe_getattr(obj, name, *default):
     """`getattr` for cells, and what reads of guarded names compile to."""
     if type(name) is not str:  # a heir could be one name here, and another one below
         raise TypeError("the name of an attribute must be a str")
-    if refused(name) or (name in SETUP and not may_set_up(obj)):
+    if refused(name):
         raise AttributeError(refusal(name))
     if name == "__class__":
         return Type(obj)
     if name in ("__setattr__", "__delattr__"):
-        return functools.partial(write_by, obj, name)
+        return lambda *args: write_by(obj, name, *args)
+    if name == "__dict__" and not is_class(obj):
+        return object.__getattribute__(own(obj, "_"), name)
     if name == "__dict__" or (name[0] == "_" and not is_dunder(name) and name not in TUPLE_NAMES):
         own(obj, "_")
     value = getattr(obj, name, *default)
-    if name == "__annotations__" or (name == "__dict__" and is_class(obj)):
-        # what stands in them is executed by dataclasses
+    if is_dunder(name) and isinstance(value, (dict, types.MappingProxyType)):
+        # dataclasses execute what stands in them
         return {key: value[key] for key in value if not refused(key)}
-    return judged(value)
+    return set_up(obj, value) if name in SETUP else judged(value)
 
 
-def may_set_up(obj) -> bool:
-    """Return whether `__init__` and its like may be called by hand, which could set up anew what
-    belongs to the library, such as a property.
-    """
-    if is_class(obj) and not issubclass(obj, (property, functools.cached_property)):
-        return True
-    return is_own(obj) and not isinstance(obj, (property, functools.cached_property))
+def set_up(obj, method):
+    """Return `__init__` or its like, which sets up what a cell has made and nothing else."""
+    of_class = is_class(obj) or (type(obj) is super and is_class(obj.__self__))
+    if of_class and not hasattr(method, "__self__"):
+        return lambda me, *args, **options: method(own(me, "_"), *args, **options)
+    own(obj, "_")
+    return method
 
 
 def judged(value):
@@ -502,35 +509,54 @@ def safe_write(write, obj, name, *value):
     write(own(obj, name), name, *value)
 
 
-def safe_vars(*obj):
-    """`vars` for cells."""
-    return safe_getattr(*obj, "__dict__") if obj else names_of(sys._getframe(1).f_locals)
+def cell_frame() -> types.FrameType:
+    """Return the frame of the cell that calls, also where the library was made to call for it."""
+    frame = sys._getframe(1)
+    while not frame.f_code.co_filename.startswith(CELL):
+        frame = frame.f_back
+    return frame
 
 
 def names_of(names) -> dict:
-    """Return a copy of a namespace, without what cells do not see."""
-    return {name: value for name, value in names.items() if not is_dunder(name)}
+    """Return a copy of a namespace, with the names that a cell can have."""
+    known = {name: names[name] for name in names if type(name) is str and name.isidentifier()}
+    return {name: value for name, value in known.items() if not is_dunder(name)}
 
 
 def safe_globals():
     """`globals` for cells, to be read."""
-    return types.MappingProxyType(names_of(sys._getframe(1).f_globals))
+    return types.MappingProxyType(names_of(cell_frame().f_globals))
 
 
 def safe_locals():
     """`locals` for cells."""
-    return names_of(sys._getframe(1).f_locals)
+    return names_of(cell_frame().f_locals)
 
 
-def safe_eval(source, *scopes):
+def safe_vars(*obj):
+    """`vars` for cells."""
+    return safe_getattr(*obj, "__dict__") if obj else safe_locals()
+
+
+def safe_eval(source, globals=None, locals=None):
     """`eval` for cells: under the same policy as the cell itself."""
-    frame = sys._getframe(1)
-    names = names_of(frame.f_globals) | names_of(frame.f_locals)
-    if scopes and scopes[0] is not None:
-        names = {}
-    for scope in scopes:
-        names |= names_of(scope or {})
+    names = names_of(locals or {})
+    if globals is None:
+        frame = cell_frame()
+        names = names_of(frame.f_globals) | names_of(frame.f_locals) | names
+    else:
+        names = names_of(globals) | names
     return eval(compile_cell(source, f"{CELL}eval>", "eval"), names | BARE)
+
+
+def safe_patterns(*classes):
+    """Judge the classes of a `match` before it reads, in C, what their `__match_args__` name."""
+    for cls in classes:
+        names = getattr(cls, "__match_args__", ())
+        by_cell = type(cls).__module__ == MAIN  # a metaclass, which could change its mind
+        if by_cell or any(name in GUARDED or refused(name, set()) for name in names):
+            raise TypeError(f"the pattern {cls!r} is refused: use plain data instead")
+    return False
 
 
 def safe_import(name, globals=None, locals=None, names=(), level=0):
@@ -608,8 +634,8 @@ SAFE_BUILTINS = {
     "vars": safe_vars,
     "getattr": safe_getattr,
     "hasattr": safe_hasattr,
-    "setattr": functools.partial(safe_write, setattr),
-    "delattr": functools.partial(safe_write, delattr),
+    "setattr": lambda obj, name, value: safe_write(setattr, obj, name, value),
+    "delattr": lambda obj, name: safe_write(delattr, obj, name),
     "exit": safe_exit,
     "quit": safe_exit,
     "open": refusing(f"open() is refused: {NO_FILES}", FileNotFoundError),
@@ -617,6 +643,7 @@ SAFE_BUILTINS = {
     "exec": refusing("exec() is refused: write the code itself"),
     "@getattr": safe_getattr,
     "@own": own,
+    "@patterns": safe_patterns,
     "@show": show,
 }
 BARE = {"__name__": MAIN, "__builtins__": SAFE_BUILTINS}
@@ -634,53 +661,15 @@ class View(types.ModuleType):
 VIEWS = {}
 
 
-class SafeEnumType(enum.EnumType):
-    """Refuses Enum("E", {...}), where a name that is refused in a class could stand."""
-
-    def __call__(cls, value, *names, **more):
-        if names or more:
-            raise TypeError("Enum(name, names) is refused: write a class")
-        return super().__call__(value)
-
-
-def safe_enum(kind: type) -> type:
-    """Return the Enum class for cells."""
-    return SafeEnumType(kind.__name__, (kind,), SafeEnumType.__prepare__(kind.__name__, (kind,)))
-
-
-def plain_names(names) -> list[str]:
-    """Return the names of fields; they become attributes that patterns read without a guard."""
-    names = names.replace(",", " ").split() if type(names) is str else list(names)
-    for name in names:
-        if type(name) is not str or name in GUARDED or refused(name, set()):
-            raise TypeError(refusal(str(name)))
-    return names
-
-
-def safe_namedtuple(typename, field_names, *, rename=False, defaults=None):
-    """`collections.namedtuple` for cells."""
-    collections = importlib.import_module("collections")
-    names = plain_names(field_names)
-    how = {"rename": rename, "defaults": defaults, "module": MAIN}
-    return collections.namedtuple(str(typename), names, **how)
-
-
-class SafeNamedTuple:
-    """`typing.NamedTuple` for cells: a base class, and a function of (name, type) pairs."""
-
-    def __mro_entries__(self, bases):
-        return typing.NamedTuple.__mro_entries__(bases)
-
-    def __call__(self, typename, fields):
-        return safe_namedtuple(typename, [name for name, kind in fields])
-
-
 def safe_dataclass(cls=None, /, **options):
     """`dataclasses.dataclass` for cells: it writes to the class, and executes names of fields."""
     if cls is None:
         return functools.partial(safe_dataclass, **options)
-    if not is_class(cls) or not is_own(cls):
-        raise TypeError("a dataclass is made of a class of your own")
+    if not is_class(cls) or not is_own(cls) or issubclass(cls, str):
+        raise TypeError("a dataclass is made of a plain class of your own")
+    if any(map(refused, cls.__annotations__)):
+        raise TypeError("the names of fields are plain names")
+    cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else a signature would be evaluated
     return dataclasses.dataclass(cls, **options)
 
 
@@ -717,15 +706,12 @@ def nothing(*args, **kwargs):
 
 STAND_INS = {
     "abc": {"abstractmethod": lambda method: abc.abstractmethod(own(method, "_"))},
-    "collections": {"namedtuple": safe_namedtuple},
     "csv": {"field_size_limit": lambda *limit: 131072},
     "dataclasses": {"dataclass": safe_dataclass},
-    "enum": {name: safe_enum(getattr(enum, name)) for name in MODULES["enum"][:5]},
     "functools": {"wraps": safe_wraps},
     "sys": {"exit": safe_exit, "setrecursionlimit": safe_recursion_limit},
     "time": {"sleep": refusing("time.sleep() is refused: there is nothing to wait for")},
     "traceback": {"format_exc": format_exc, "print_exc": print_exc},
-    "typing": {"NamedTuple": SafeNamedTuple()},
     "warnings": dict.fromkeys(
         ["warn", "filterwarnings", "simplefilter", "catch_warnings"], nothing
     ),
