@@ -446,7 +446,8 @@ class Node:
     def execute(self, reply: Reply, repl: Sandbox) -> str:
         """Run the code of a reply, or take its text for what it is; return what to show of it."""
         # half of a program may do what the whole would not
-        codes = [] if reply.cut else self.code_of(reply.text, repl)
+        broken = reply.cut or reply.problem
+        codes = [] if broken else self.code_of(reply.text, repl)
         self.span["code"] = "\n".join(codes)
         if codes:
             self.silent = 0
@@ -455,7 +456,7 @@ class Node:
             return "\n".join(filter(None, [printed, error])) or "(no output)"
         self.silent += 1
         if self.silent < 3:
-            return self.rlm.say("cut" if reply.cut else "remind")
+            return self.rlm.say("cut" if broken and reply.text else "remind")
         self.finish_reason = "text"
         self.final = Final(reply.answer())
         return reply.text
@@ -555,11 +556,7 @@ class Node:
         """Send the conversation as it is, at the run's expense."""
         with self.step("call", messages=list(self.messages)) as span:
             self.run.begin_call(self.depth)
-            if callable(self.model):
-                reply = settle(self.model(span["messages"]))
-                reply = Reply(reply) if isinstance(reply, str) else reply
-            else:
-                reply = ask_server(self, span)
+            reply = ask_model(self, span)
             self.run.count(self, reply, span)
             span.update(reply=reply.text, usage=spent(reply))
         return reply
@@ -858,26 +855,29 @@ NO_ANSWER = {  # by finish_reason
 }
 
 
-def ask_server(node: Node, span: dict) -> Reply:
-    """POST a conversation until an answer comes, or trying again would not help."""
+def ask_model(node: Node, span: dict) -> Reply:
+    """Ask until an answer comes, or trying again would not help."""
     rlm = node.rlm
     run = node.run
     began = time.monotonic()
     for tried in itertools.count(1):
         seconds = min(rlm.timeout, max(run.left(), 0.001))
         try:
-            return post(rlm, node.model, span["messages"], seconds)
+            if not callable(node.model):
+                return post(rlm, node.model, span["messages"], seconds)
+            reply = settle(node.model(span["messages"]))
+            return Reply(reply) if isinstance(reply, str) else reply
         except ModelError as error:
             problem = hide_secrets(error.problem, rlm)
-            wait = error.wait
-            if wait is None:  # random, so that calls that failed together do not meet again
-                wait = random.uniform(0, min(0.5 * 2 ** (tried - 1), 30))
             longest = LONGEST_WAIT if rlm.max_seconds is None else rlm.max_seconds
-            hopeless = time.monotonic() - began >= error.patience or wait > longest
+            hopeless = time.monotonic() - began >= error.patience or (error.wait or 0) > longest
             if hopeless or tried >= rlm.tries:
                 run.check(["seconds"])
                 problem += f" after {tried} tries" if tried > 1 else ""
                 raise ModelError(problem, error.advice, error.status) from None
+            wait = error.wait
+            if wait is None:  # random, so that calls that failed together do not meet again
+                wait = random.uniform(0, min(0.5 * 2 ** (tried - 1), 30))
         run.emit("retry", span, reason=problem, wait=wait)
         run.stopped.wait(min(wait, run.left()))
         run.check(["seconds"])

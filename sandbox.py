@@ -1027,8 +1027,8 @@ def work(fd: int):
     variables = {}
     for name, is_text in setup["variables"]:
         text = ""
-        while part := lines.receive():
-            text += part  # in place, so that a long text is there once
+        for part in iter(lines.receive, ""):
+            text += part  # in place; in a `while` Python 3.11 would copy it each time
         variables[name] = text if is_text else json.loads(text)
     walls = lock_down(setup["memory_mb"])
 
