@@ -79,7 +79,8 @@ MODULE_TABLE = """
     contextlib contextmanager suppress nullcontext closing ExitStack
     copy *
     csv * -register_dialect -unregister_dialect -field_size_limit
-    dataclasses dataclass field fields asdict astuple replace is_dataclass InitVar KW_ONLY
+    dataclasses dataclass field fields asdict astuple replace is_dataclass InitVar KW_ONLY MISSING
+     FrozenInstanceError
     datetime *
     decimal * -DefaultContext -BasicContext -ExtendedContext
     difflib *
@@ -102,6 +103,7 @@ MODULE_TABLE = """
     os sep linesep
     os.path basename commonprefix dirname join normpath split splitext
     pprint *
+    queue Queue LifoQueue PriorityQueue SimpleQueue Empty Full
     random *
     re *
     statistics *
@@ -116,7 +118,7 @@ MODULE_TABLE = """
      Mapping MutableMapping MutableSequence Generator Collection Hashable Sized Literal TypeVar
      Generic NamedTuple Protocol TypedDict Counter DefaultDict Deque OrderedDict NoReturn ClassVar
      Final TypeAlias Self Annotated Text Pattern Match Iterable SupportsInt SupportsFloat cast
-     overload
+     overload final override runtime_checkable TYPE_CHECKING Awaitable AnyStr NewType
     unicodedata *
     urllib
     urllib.parse *
@@ -136,7 +138,6 @@ ADVICE = {  # on modules that models ask for
     **dict.fromkeys(["pathlib", "glob", "shutil", "tempfile", "subprocess", "pickle"], NO_FILES),
     **dict.fromkeys(["requests", "socket", "http"], "there is no network: ask with llm_query"),
     "array": "use a list",
-    "queue": "use collections.deque",
 }
 PRELOADED = [
     "_strptime",
@@ -437,7 +438,7 @@ def safe_getattr(obj, name, *default):
     if name in ("__setattr__", "__delattr__"):
         return lambda *args: write_by(obj, name, *args)
     if name == "__dict__" and not is_class(obj):
-        return object.__getattribute__(own(obj, "_"), name)
+        return object.__getattribute__(own(obj, "dict"), name)
     if name == "__dict__" or (name[0] == "_" and not is_dunder(name) and name not in TUPLE_NAMES):
         own(obj, "_")
     value = getattr(obj, name, *default)
@@ -678,7 +679,8 @@ def safe_wraps(wrapped, *names):
 
     def wraps(wrapper):
         for name in ("__name__", "__qualname__", "__doc__"):
-            safe_write(setattr, wrapper, name, safe_getattr(wrapped, name, None))
+            if safe_hasattr(wrapped, name):
+                safe_write(setattr, wrapper, name, safe_getattr(wrapped, name))
         return wrapper
 
     return wraps
@@ -709,9 +711,11 @@ STAND_INS = {
     "csv": {"field_size_limit": lambda *limit: 131072},
     "dataclasses": {"dataclass": safe_dataclass},
     "functools": {"wraps": safe_wraps},
+    "operator": dict.fromkeys(["attrgetter", "methodcaller"], refusing("refused: use a lambda")),
     "sys": {"exit": safe_exit, "setrecursionlimit": safe_recursion_limit},
     "time": {"sleep": refusing("time.sleep() is refused: there is nothing to wait for")},
     "traceback": {"format_exc": format_exc, "print_exc": print_exc},
+    "typing": {"Type": Type},
     "warnings": dict.fromkeys(
         ["warn", "filterwarnings", "simplefilter", "catch_warnings"], nothing
     ),
@@ -737,6 +741,7 @@ def harden():
         package, _, part = name.partition(".")
         if part:
             vars(VIEWS[package])[part] = view
+    importlib.import_module("csv").field_size_limit(sys.maxsize)  # for all cells
     string.getattr = safe_getattr  # string.Formatter looks here first
     sys.modules[MAIN] = types.ModuleType(MAIN)  # where the library looks for what cells made
     vars(sys.modules[MAIN]).update(BARE)
@@ -794,7 +799,8 @@ def describe(error: BaseException) -> str:
     """Return a traceback of the cells' own frames, ending in `KeyError: 'x'`."""
     frames = traceback.extract_tb(error.__traceback__)
     own_frames = [frame for frame in frames if frame.filename.startswith(CELL)]
-    lines = traceback.StackSummary.from_list(own_frames).format()
+    lines = ["Traceback (most recent call last):\n"] if own_frames else []
+    lines += traceback.StackSummary.from_list(own_frames).format()
     kind = type(error)
     if kind in (SyntaxError, IndentationError, TabError):
         lines += traceback.format_exception_only(error)
@@ -1120,7 +1126,8 @@ spec = util.spec_from_file_location("sandbox", {__file__!r})
 sys.modules["sandbox"] = module = util.module_from_spec(spec)
 spec.loader.exec_module(module)
 module.serve({theirs.fileno()})"""
-        with theirs:
+        with theirs, contextlib.ExitStack() as unless_it_starts:
+            unless_it_starts.callback(self.control.close)
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code],
                 env={k: v for k, v in os.environ.items() if k.endswith("LD_LIBRARY_PATH")},
@@ -1130,6 +1137,7 @@ module.serve({theirs.fileno()})"""
                 stderr=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for the host
             )
+            unless_it_starts.pop_all()
 
     def fork(self) -> socket.socket:
         """Order a worker; return the socket to it. Raises OSError where the server is dead."""

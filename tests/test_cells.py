@@ -7,9 +7,7 @@ Not here: what cells must not do (test_escapes.py), and limits (test_sandbox.py)
 """
 
 import ast
-import asyncio
 import contextlib
-import inspect
 import io
 import json
 import linecache
@@ -61,20 +59,16 @@ def reference(code: str) -> str:
     """What plain Python makes of a cell: its output, and the last line of its error."""
     names = {"__name__": "__main__", **json.loads(json.dumps(VARIABLES)), **TOOLS}
 
-    def evaluate(tree):
-        mode = "eval" if isinstance(tree, ast.Expression) else "exec"
-        value = eval(compile(tree, "<cell>", mode, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
-        return asyncio.run(value) if inspect.iscoroutine(value) else value
-
     linecache.cache["<cell>"] = (len(code), None, code.splitlines(True), "<cell>")
     out, error = io.StringIO(), ""
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
             tree = ast.parse(code)
             last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-            evaluate(tree)
-            if last and (value := evaluate(ast.Expression(last.value))) is not None:
-                print(repr(value))
+            exec(compile(tree, "<cell>", "exec"), names)  # noqa: S102
+            last = last and eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)
+            if last is not None:
+                print(repr(last))
         except SystemExit:
             pass
         except Exception as problem:  # noqa: BLE001

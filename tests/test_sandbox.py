@@ -3,8 +3,12 @@
 Not here: what code may say (test_cells.py) and what it must not reach (test_escapes.py).
 """
 
+import asyncio
 import contextlib
 import ctypes
+import dataclasses
+import datetime
+import decimal
 import gc
 import json
 import math
@@ -13,11 +17,11 @@ import re
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,7 +64,6 @@ TOO_LONG = {  # computes longer than cell_seconds: an exception, whatever the ce
     "a comparison": "class C:\n    def __eq__(self, other):\n        while True: pass\nC() in [1]",
     "a catastrophic regular expression": "import re\nre.match(r'(a+)+$', 'a' * 60 + 'b')",
     "many prints": "while True: print('spam ' * 20)",
-    "a coroutine": "import asyncio\nasync def f():\n    while True: await asyncio.sleep(0)\nasyncio.run(f())",
     "json": "import json\nwhile True: json.dumps(list(range(1000)))",
     "FINAL of what never ends": "class F:\n    def __iter__(self):\n        while True: yield from ()\nFINAL(F())",
 }
@@ -80,9 +83,7 @@ def test_a_cell_that_computes_too_long(repl, name):
         assert repl.run("print(context)").output == "the context\n"
 
 
-@pytest.mark.parametrize(
-    "name", ["a loop", "a bare except", "except BaseException", "many prints", "a coroutine"]
-)
+@pytest.mark.parametrize("name", ["a loop", "a bare except", "except BaseException", "many prints"])
 def test_variables_survive_a_cell_that_computes_too_long(name):
     code = TOO_LONG[name].replace("while True:\n    try", "if True:\n    try", 1)
     with Sandbox(cell_seconds=0.3) as repl:
@@ -199,7 +200,6 @@ TOO_DEEP = {
     "pprint": "from pprint import pprint\nx = []\nfor _ in range(10**5): x = [x]\npprint(x)",
     "a class tree": "class A: pass\nfor _ in range(1500):\n    class A(A): pass\n1 / 0",
     "str.format": "'{0' + '[0]' * 10**5\nx = []\nfor _ in range(10**5): x = [x]\n'{}'.format(x)",
-    "coroutines": "import asyncio\nasync def f(n): return await f(n + 1)\nasyncio.run(f(0))",
     "sorting": "class A:\n    def __lt__(self, other): return sorted([self, other])\nsorted([A(), A()])",
 }
 
@@ -385,20 +385,16 @@ print(Sandbox().run("6 * 7").output)"""
     assert done.stdout.split() == ["42"]
 
 
-def frame(payload: bytes) -> bytes:
-    """A message as the worker frames it."""
-    return struct.pack("!i", len(payload)) + payload
-
-
 def message(value) -> bytes:
-    return frame(json.dumps(value).encode())
+    """A line as a worker sends it."""
+    return json.dumps(value).encode() + b"\n"
 
 
 LIES = {  # what a worker under somebody else's control could send
-    "nothing": frame(b""),
-    "no JSON": frame(b"hello"),
-    "bytes": frame(bytes(range(256))),
-    "half of JSON": frame(b'["out", null'),
+    "nothing": b"" + b"\n",
+    "no JSON": b"hello" + b"\n",
+    "bytes": bytes(range(256)) + b"\n",
+    "half of JSON": b'["out", null\n',
     "a number": message(1),
     "null": message(None),
     "a string": message("x"),
@@ -417,16 +413,14 @@ LIES = {  # what a worker under somebody else's control could send
     "a call with a string of arguments": message({"call": "lie", "args": "x", "kwargs": {}}),
     "a call with a list of keywords": message({"call": "lie", "args": [], "kwargs": [1]}),
     "a call of a list": message({"call": ["lie"], "args": [], "kwargs": {}}),
-    "too deep": frame(b"[" * 200_000 + b"]" * 200_000),
-    "too many lists": frame(b"[" + b"[]," * 5_000_000 + b"[]]"),
-    "too many numbers": frame(b"[" + b"1," * 9_000_000 + b"1]"),
+    "too deep": b"[" * 200_000 + b"]" * 200_000 + b"\n",
+    "too many lists": b"[" + b"[]," * 5_000_000 + b"[]]" + b"\n",
+    "too many numbers": b"[" + b"1," * 9_000_000 + b"1]" + b"\n",
     "too much output": message(["x" * 20_000, None, None]),
     "too long an error": message(["", "x" * 20_000, None]),
-    "too long": struct.pack("!i", 0x7FFFFFFF) + b"x" * 1000,
-    "far too long": struct.pack("!iQ", -1, 1 << 60) + b"x" * 1000,
-    "of negative length": struct.pack("!iQ", -1, (1 << 64) - 1) + b"x" * 1000,
-    "a number of many digits": frame(b"[" + b"9" * 100_000 + b", null, null]"),
-    "not UTF-8": frame(b'["\xff\xfe", null, null]'),
+    "too long": b"x" * (65 << 20),
+    "a number of many digits": b"[" + b"9" * 100_000 + b", null, null]" + b"\n",
+    "not UTF-8": b'["\xff\xfe", null, null]\n',
 }
 
 
@@ -474,7 +468,7 @@ def test_a_worker_that_lies(name):
 def test_a_worker_that_stops_in_the_middle_of_a_message():
     def lie():
         os.kill(repl.pid, signal.SIGSTOP)
-        forge(repl.pid, struct.pack("!i", 1000) + b"[")
+        forge(repl.pid, b"[")
 
     with Sandbox({"context": "c"}, {"lie": lie}, cell_seconds=1) as repl:
         start = time.monotonic()
@@ -490,7 +484,7 @@ def test_a_worker_that_stops_in_the_middle_of_a_message():
 def test_a_worker_that_is_killed_in_the_middle_of_a_message():
     def lie():
         os.kill(repl.pid, signal.SIGSTOP)
-        forge(repl.pid, struct.pack("!i", 1000) + b"[")
+        forge(repl.pid, b"[")
         os.kill(repl.pid, signal.SIGKILL)
 
     with Sandbox({"context": "c"}, {"lie": lie}) as repl:
@@ -499,10 +493,12 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_message():
 
 
 @linux_only
-def test_a_worker_that_drips_a_message():
+@pytest.mark.parametrize(
+    ("seconds", "told", "most"), [(2, "the time of the run is over", 5), (60, "too slow", 15)]
+)
+def test_a_worker_that_drips_a_message(seconds, told, most):
     def lie():
         os.kill(repl.pid, signal.SIGSTOP)
-        forge(repl.pid, struct.pack("!i", 1000))
         threading.Thread(target=drip, args=(repl.pid,), daemon=True).start()
 
     def drip(pid):  # a byte each second, as a socket's own time limit begins anew with each
@@ -511,10 +507,10 @@ def test_a_worker_that_drips_a_message():
                 forge(pid, b"[")
                 time.sleep(1)
 
-    with Sandbox({"context": "c"}, {"lie": lie}, cell_seconds=1) as repl:
+    with Sandbox({"context": "c"}, {"lie": lie}, cell_seconds=30) as repl:
         start = time.monotonic()
-        assert "too slow" in repl.run("lie()", seconds=2).error
-        assert time.monotonic() - start < 20
+        assert told in repl.run("lie()", seconds=seconds).error
+        assert time.monotonic() - start < most
         assert repl.run("context").output == "'c'\n"
 
 
@@ -620,6 +616,69 @@ def test_what_a_worker_has(tmp_path):
     finally:
         os.close(inherited)
         del os.environ["SANDBOX_TEST_SECRET"]
+
+
+STARTS = {
+    "no Python to start": "sys.executable = '/nowhere/python'",
+    "a library that fails": "sys.path[:] = []",
+}
+
+
+@pytest.mark.parametrize("what", STARTS)
+def test_a_worker_that_never_comes_up_is_told_at_once(what):
+    code = f"""
+import sys, time
+from sandbox import Sandbox, SandboxError
+{STARTS[what]}
+start = time.monotonic()
+try: Sandbox().run("6 * 7")
+except SandboxError as error: print(error, time.monotonic() - start < 10)"""
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(
+        command, env=os.environ | path, capture_output=True, text=True, check=True
+    )
+    assert "no worker came up: " in done.stdout and done.stdout.endswith("True\n"), done
+    assert re.search("nowhere|Error", done.stdout)
+    assert not done.stderr
+
+
+@linux_only
+def test_without_a_folder_for_temporary_files(tmp_path):
+    """Root may write anywhere; so the fork server is told of folders that are not there."""
+    code = f"""
+import sandbox, tempfile
+from pathlib import Path
+source = Path(sandbox.__file__).read_text()
+lost = source.replace("import tempfile", "import tempfile; tempfile.tempdir = '/proc/nowhere'")
+assert lost != source
+Path({str(tmp_path)!r}, "lost.py").write_text(lost)
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from lost import Sandbox
+print(Sandbox().run("6 * 7").output)"""
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, env=os.environ | path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["42"], done
+
+
+@linux_only
+def test_no_resource_warning_at_exit():
+    code = """
+import asyncio
+from sandbox import Sandbox
+async def tool(): return 1
+with Sandbox(tools={"tool": tool}) as repl: print(repl.run("tool()").output)
+with Sandbox() as repl: repl.run("1")"""
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-W", "error", "-X", "dev", "-c", code]
+    done = subprocess.run(
+        command, env=os.environ | path, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout.split(), done.stderr) == (["1"], "")
 
 
 @linux_only
@@ -757,6 +816,66 @@ def test_values_that_do_not_cross():
         )
 
 
+@dataclasses.dataclass
+class Hit:
+    title: str
+    when: datetime.date
+
+
+class Array:
+    """As much of numpy as counts."""
+
+    def tolist(self):
+        return [1, 2]
+
+
+TOLD = [  # what a tool returns, and what the cell gets
+    (datetime.date(2024, 1, 2), "2024-01-02"),
+    (datetime.datetime(2024, 1, 2, 3), "2024-01-02T03:00:00"),
+    (datetime.time(3, 4), "03:04:00"),
+    ({"eur": decimal.Decimal("1.5")}, {"eur": "1.5"}),
+    (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    ([Hit("a", datetime.date(2024, 1, 2))], [{"title": "a", "when": "2024-01-02"}]),
+    ({"a"}, ["a"]),
+    (frozenset([2]), [2]),
+    (Array(), [1, 2]),
+]
+
+
+@pytest.mark.parametrize(("value", "told"), TOLD, ids=[type(value).__name__ for value, _ in TOLD])
+def test_results_of_tools_that_json_does_not_have(value, told):
+    assert run("FINAL(tool())", tools={"tool": lambda: value}).final == Final(told)
+
+
+@pytest.mark.parametrize("value", [object(), b"bytes", range(3), Hit, iter([1])], ids=range(5))
+def test_a_result_that_is_no_json_is_an_error_and_never_its_repr(value):
+    error = run("tool()", tools={"tool": lambda: value}).error
+    assert "JSON" in error and type(value).__name__ in error and " object at 0x" not in error
+
+
+def test_async_tools():
+    async def search(query):
+        await asyncio.sleep(0)
+        return f"found {query}"
+
+    async def inside():  # as in a notebook, where a loop is running in this thread
+        return run("search('x')", tools={"search": search}).output
+
+    assert run("search('x')", tools={"search": search}).output == "'found x'\n"
+    assert asyncio.run(inside()) == "'found x'\n"
+
+
+@pytest.mark.parametrize("name", ["name", "self", "args", "kwargs", "tool", "cls", "call", "fd"])
+def test_a_parameter_may_have_any_name(name):
+    tools = {"echo": lambda **words: words}
+    assert run(f"echo({name}=1)", tools=tools).output == f"{{'{name}': 1}}\n"
+
+
+def test_a_tool_has_no_public_attributes():
+    code = "print([name for name in dir(tool) if name[0] != '_'])"
+    assert run(code, tools={"tool": len}).output == "[]\n"
+
+
 def test_text_that_looks_like_lists_crosses():
     with Sandbox(tools={"same": lambda text: text}) as repl:
         code = r"""text = '[{,"\\' * 3_000_000; same(text) == text"""
@@ -818,95 +937,36 @@ def test_variables_and_tools_are_restored_before_each_cell(code):
         assert repl.run("FINAL(callable(SHOW_VARS) and callable(FINAL_VAR))").final == Final(True)
 
 
-@pytest.mark.parametrize("end", ["while True: pass", "global ask; ask = lambda *_: 'mine'"])
-def test_what_ends_between_cells(end):
-    code = f"""
-def late():
-    try: yield
-    finally:
-        {end}
-FINAL_VAR = late()
-next(FINAL_VAR)"""
-    with Sandbox(tools={"ask": lambda: "host"}, cell_seconds=0.5) as repl:
-        pid = repl.pid
-        assert repl.run(code).error is None
-        assert repl.run("ask()").output.endswith("'host'\n")
-        assert repl.run("FINAL_VAR(3)").final == (3,)
-        assert repl.pid == pid
+def test_what_a_cell_rebinds_is_kept_and_told_in_that_very_cell():
+    with Sandbox({"context": "a b"}, {"llm": len}) as repl:
+        told = repl.run("print('first')\ncontext = context.split()").output
+        assert told.startswith("first\n") and "`context`" in told and "`context_1`" in told
+        assert repl.run("context, context_1").output == "('a b', ['a', 'b'])\n"
+        repl.run("context = 5\ndef llm(): return 7")
+        assert repl.run("context_1, llm_1(), llm('xyz')").output == "(5, 7, 3)\n"
+        assert repl.run("del context").output == ""  # nothing of it is lost
 
 
-POISON = {  # what a cell leaves in the library, and a look at it by the next cell, which prints if it is there
-    "struct": """
-import struct
-class S(str):
-    __hash__ = lambda self: hash("<B")
-    __eq__ = lambda self, other: True
-struct.calcsize(S("<q"))
-%%
-import struct
-if struct.calcsize("<B") != 1: print("poisoned")
-""",
-    "re": """
-import re
-class F(int):
-    __hash__ = lambda self: hash(0)
-    __eq__ = lambda self, other: True
-re.compile("nobody used this", F(2))
-%%
-import re
-if re.match("nobody used this", "NOBODY USED THIS"): print("poisoned")
-""",
-    "typing": """
-import typing
-class Fake:
-    def __call__(self): 1
-    __hash__ = lambda self: hash(int)
-    __eq__ = lambda self, other: True
-typing.List[Fake()]
-%%
-import typing
-if "Fake" in repr(typing.List[int]): print("poisoned", typing.List[int])
-""",
-    "template": """
-import string
-L = []
-class Spy:
-    def __eq__(self, other): L.append(other); return True
-string.Template.pattern.groupindex == Spy()
-L[0].clear()
-%%
-import string
-try: print(string.Template("$x").substitute(x=1))
-except Exception: print("poisoned")
-""",
-    "metadata": """
-import dataclasses
-L = []
-class Spy:
-    def __ror__(self, other): L.append(other); return 1
-dataclasses.field().metadata | Spy()
-L[0]["owned"] = 1
-%%
-import dataclasses
-if dataclasses.field().metadata: print("poisoned", dataclasses.field().metadata)
-""",
-}
+def test_what_is_told_of_a_rebinding_is_part_of_the_output_that_is_cut():
+    result = run("print('x' * 5000)\ncontext = 1", variables={"context": "c"}, output_chars=1000)
+    assert "context_1" in result.output and len(result.output) < 1200
 
 
-@pytest.mark.parametrize("name", POISON)
-def test_a_cell_does_not_poison_the_library_for_the_next(name):
-    with Sandbox() as repl:
-        for cell in POISON[name].split("%%"):
-            assert "poisoned" not in repl.run(cell).output
-
-
-def test_a_decoding_error_reads_no_memory(repl):
-    code = r"""
-print(UnicodeDecodeError("u", b"abc", -32, -31, "r"))
-try: b"\xff".decode()
-except UnicodeDecodeError as error: print(error)"""
-    told = "'u' codec can't decode position -32: r\n'utf-8' codec can't decode position 0: invalid start byte\n"
-    assert repl.run(code).output == told
+def test_restoring_is_under_the_cells_time():
+    """The value that is kept replaces one whose finalizer never ends."""
+    code = """
+class Slow:
+    def __init__(self): self.me = 1
+    def __del__(self):
+        while True: pass
+context = Slow()"""
+    with Sandbox({"context": "c"}, cell_seconds=0.3) as repl:
+        repl.run(code.replace("__del__", "close"))
+        start = time.monotonic()
+        repl.run(code)
+        repl.run("context = 2")
+        assert time.monotonic() - start < 15
+        assert repl.run("print(context)").output.endswith("c\n")
 
 
 def test_variables_of_cells_persist():
@@ -1056,7 +1116,13 @@ USEFUL = {  # code: words that its refusal must hold, so that a model can act on
     "nosuch": ["nosuch", "not defined"],
     "import time\ntime.sleep(1)": ["sleep"],
     "globals()['x'] = 1": ["assign"],
-    "from enum import Enum\nEnum('E', {'A': 1})": ["class", "names"],
+    "import asyncio": ["asyncio", "use llm_query_batched: it runs calls side by side"],
+    "from concurrent.futures import ThreadPoolExecutor": ["use llm_query_batched", "json"],
+    "async def f(): pass": ["async", "llm_query_batched", "line 1"],
+    "async def f():\n    await f()": ["llm_query_batched", "line 1"],
+    "from operator import attrgetter\nattrgetter('x')": ["use a lambda"],
+    "import pathlib": ["`context`"],
+    "import requests": ["llm_query"],
 }
 
 
@@ -1087,6 +1153,21 @@ def test_head_and_tail_of_the_output():
     missing = int(count.replace(",", ""))
     assert abs(missing - (len(whole) - len(head) - len(tail))) <= 2
     assert missing > 40_000
+
+
+def test_the_middle_is_cut_out_at_the_ends_of_lines():
+    output = run("for i in range(1000): print('line', i)", output_chars=400).output
+    lines = output.splitlines()
+    marks = [i for i, line in enumerate(lines) if "left out of the middle" in line]
+    assert len(marks) == 1
+    count = re.fullmatch(
+        r"\.\.\. \[([\d,]+) characters left out of the middle; print less, or in parts\] \.\.\.",
+        lines[marks[0]],
+    )
+    assert all(re.fullmatch(r"line \d+", line) for i, line in enumerate(lines) if i != marks[0])
+    whole = sum(len(f"line {i}\n") for i in range(1000))
+    shown = sum(len(line) + 1 for i, line in enumerate(lines) if i != marks[0])
+    assert int(count[1].replace(",", "")) == whole - shown
 
 
 @pytest.mark.parametrize("length", [0, 1, 99, 100, 101, 10**6])
@@ -1222,6 +1303,14 @@ def test_final_var(repl):
     assert repl.run("answer = [1, 2]\nFINAL_VAR('answer')").final == Final([1, 2])
     assert repl.run("FINAL_VAR('context')").final == Final("the context")
     assert repl.run("FINAL_VAR(answer)").final == Final([1, 2])
+
+
+def test_final_var_of_a_name_that_does_not_exist(repl):
+    result = repl.run("FINAL_VAR('final_answer')")
+    assert result.final is None
+    assert "NameError" in result.error and "final_answer" in result.error
+    assert "SHOW_VARS()" in result.error
+    assert repl.run("FINAL_VAR('two words')").final == Final("two words")
 
 
 def test_show_vars():
