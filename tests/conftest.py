@@ -18,6 +18,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from rlm import RLM  # noqa: E402 (its folder had to be on the path first)
+
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -64,6 +66,20 @@ class Script:
     def plain(self) -> list[str]:
         """What the plain calls were asked."""
         return [messages[0]["content"] for messages in self.requests if not is_rlm(messages)]
+
+
+def outputs(script: Script) -> list[str]:
+    """What the root was told after each of its turns."""
+    root = [messages for messages in script.requests if is_rlm(messages)]
+    first = root[0][1]["content"]
+    return [m[-1]["content"] for m in root if m[1]["content"] == first and len(m) > 2]
+
+
+def cell(code: str, context: Any = "some text", **options: Any) -> str:
+    """What the model is told after it ran this code in its first turn."""
+    script = Script(repl(code), repl("FINAL('end')"))
+    RLM(model=script, **options).completion("Do it", context)
+    return outputs(script)[0]
 
 
 def table() -> dict[int, int]:

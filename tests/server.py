@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import socket
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -51,6 +52,13 @@ def completion(text: str, **usage: Any) -> dict[str, Any]:
     return {"id": "chatcmpl-0", "choices": choices} | ({"usage": usage} if usage else {})
 
 
+def says(message: dict[str, Any], **rest: Any) -> dict[str, Any]:
+    """A body with this message and other fields; those of its choice begin `choice_`."""
+    choice = {"index": 0, "message": {"role": "assistant"} | message, "finish_reason": "stop"}
+    choice |= {key[7:]: rest.pop(key) for key in list(rest) if key.startswith("choice_")}
+    return {"id": "chatcmpl-0", "object": "chat.completion", "choices": [choice], **rest}
+
+
 def refused_url() -> str:
     """An address on which nobody listens: a connection to it is refused at once."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -62,10 +70,13 @@ class Server(ThreadingHTTPServer):
 
     request_queue_size = 1024
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.reply = reply
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.server_address[1]}/v1"
+        self.paths: list[str] = []  # as they came, in the order of `requests`
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Any] = []  # mappings, names in any case; in the order of `requests`
         self.usage = Counter(calls=0, prompt_tokens=0, cached_tokens=0, completion_tokens=0)
@@ -112,10 +123,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         server, body = self.server, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path != "/v1/chat/completions":
+        if not self.path.partition("?")[0].endswith("/v1/chat/completions"):  # whole, for a proxy
             return self.send(Fault(404, {"error": {"message": f"no such path: {self.path}"}}))
         with server.lock:
             server._open.add(self.connection)
+            server.paths.append(self.path)
             server.requests.append(body)
             server.headers.append(self.headers)
             server.in_flight += 1

@@ -1,0 +1,363 @@
+"""Reading what models write: fences, textual finals, thoughts, prose, last replies, answers that
+are none. The shapes of HTTP bodies are in test_client.py, windows in test_window.py.
+"""
+
+import itertools
+
+import pytest
+from conftest import Script, cell, outputs, repl
+from server import Fault, Server, says
+
+from rlm import RLM, ModelError, Reply, RLMError
+
+# Code, however it is fenced. Each of these replies ends the run with 1, in its first turn.
+
+LABELS = ["repl", "", "python", "Python", "python3", "python3.11", "py", "ipython", "REPL"]
+LABELS += ["tool_code", " repl ", "{python}", "python repl", 'python title="x.py"']
+HARMONY = "<|channel|>analysis<|message|>FINAL(2)<|end|><|start|>assistant"
+HARMONY += "<|channel|>final<|message|>"
+FENCES = [f"```{label}\nx = 1\nFINAL(x)\n```" for label in LABELS] + [
+    "~~~\nFINAL(1)\n~~~",
+    "~~~~python\nFINAL(1)\n~~~~",
+    "````python\np = '''\n```\n'''\nFINAL(1)\n````",
+    "1. First:\n   ```python\n   x = 1\n   if x:\n       FINAL(x)\n   ```\n2. Then more.",
+    "Let me see.\n\n```repl\nFINAL(1)\n```\n\nThat should do.",
+    "```repl\r\nx = 1\r\nFINAL(x)\r\n```\r\n",
+    "```repl\nFINAL(1)",  # never closed
+    "```repl\nfence = '''\n`` ` ``` '''\ns = 'a ``` b'\nFINAL(1)\n```",
+    '```repl\np = """Answer so:\n```json\n{}\n```\n"""\nFINAL(p.count("json"))\n```',
+    '```repl\np = """\n```\n"""\nx = 1\n```\nand\n```repl\nFINAL(x)\n```',
+    "```text\nFINAL(2)\n```\n```repl\nFINAL(1)\n```",
+    "```json\n{}\n```\n```repl\nFINAL(1)\n```",
+    "```bash\nls\n```\n~~~py\nFINAL(1)\n~~~",
+    # thoughts, at the beginning and nowhere else
+    "<think>\nMaybe ```repl\nFINAL(2)\n``` or so\n</think>\n```repl\nFINAL(1)\n```",
+    "<think>a</think><think>\n```repl\nFINAL(2)\n```\n</think>\n\n```repl\nFINAL(1)\n```",
+    "<thinking>FINAL(2)\n</thinking>\n```repl\nFINAL(1)\n```",
+    "[THINK]\nFINAL(2)\n[/THINK]```repl\nFINAL(1)\n```",
+    "I thought.\n</think>\n```repl\nFINAL(1)\n```",
+    f"{HARMONY}```repl\nFINAL(1)\n```<|return|>",
+    "```repl\ns = '</think>'\nFINAL(1)\n```",
+    "```repl\nimport re\ns = '<think>a</think>'\nFINAL(len(re.findall('<think>', s)))\n```",
+    "Tags like <think> stay.\n```repl\ns = '<think>'\nFINAL(s.count('<think>'))\n```",
+]
+
+
+@pytest.mark.parametrize("reply", FENCES, ids=ascii)
+def test_code_is_found_however_it_is_fenced(reply):
+    done = RLM(model=Script(reply, repl("FINAL(0)"))).completion("Q", "c")
+    assert (done.answer, done.turns) == (1, 1)
+
+
+@pytest.mark.parametrize("label", ["text", "json", "bash", "markdown", "output"])
+def test_a_final_in_a_fence_that_is_no_python_is_nothing(label):
+    script = Script(f"```{label}\nFINAL(wrong)\n```", repl("FINAL('asked again')"))
+    assert RLM(model=script).completion("Q", "c").answer == "asked again"
+
+
+def test_blocks_of_one_reply_run_in_order_up_to_the_first_error():
+    two = f"First\n{repl('a = 1')}\nthen\n{repl('print(a + 1)')}"
+    bad = f"{repl('print(a + 2); {}[0]')}\n{repl('a = 99')}"
+    script = Script(two, bad, repl("FINAL(a)"))
+    assert RLM(model=script).completion("Q", "c").answer == 1
+    assert "2" in outputs(script)[0]
+    assert "3" in outputs(script)[1]
+    assert "KeyError: 0" in outputs(script)[1]
+
+
+# The final answer as text: (reply, answer); None: it is no final, the run goes on. `v` is [1, 2].
+
+CODE = "```repl\nw = len(v)\n```"
+TEXTUAL = [
+    ("FINAL(Paris)", "Paris"),
+    ("  FINAL( Paris )  ", "Paris"),
+    ("I am sure now.\n\nFINAL(Paris)", "Paris"),
+    ("I am sure now.\r\nFINAL(Paris)\r\n", "Paris"),
+    ("FINAL(Paris)\n\nI hope that this helps (a little).", "Paris"),
+    ("**FINAL(Paris)**", "Paris"),
+    ("`FINAL(Paris)`", "Paris"),
+    ("FINAL(f(x) = (a + b) * c)", "f(x) = (a + b) * c"),
+    ("FINAL(Paris (France))", "Paris (France)"),
+    ("FINAL((a) and (b))", "(a) and (b)"),
+    ("FINAL(a smile :) at the side)", "a smile :) at the side"),
+    ("FINAL(an open ( bracket)", "an open ( bracket"),
+    ("FINAL(1) first\n2) second)", "1) first\n2) second"),
+    ("FINAL(one\ntwo\n\nthree)", "one\ntwo\n\nthree"),
+    ("FINAL(\none (1)\ntwo (2)\n)", "one (1)\ntwo (2)"),
+    ("FINAL(it's 5 o'clock)", "it's 5 o'clock"),
+    ('FINAL("Paris")', "Paris"),
+    ("FINAL('Paris')", "Paris"),
+    ('FINAL("""one\ntwo""")', "one\ntwo"),
+    ("FINAL('a' and 'b')", "'a' and 'b'"),
+    ('FINAL(He said "no)" and left)', 'He said "no)" and left'),
+    ("FINAL(call FINAL(x) to end)", "call FINAL(x) to end"),
+    ("FINAL(Zürich ☃)", "Zürich ☃"),
+    ("FINAL(Run:\n```bash\necho (hi)\n```\nand wait)", "Run:\n```bash\necho (hi)\n```\nand wait"),
+    # expressions over variables mean their value, everything else is text
+    ("FINAL(v)", [1, 2]),
+    ("The count is done.\n\nFINAL(len(v))", 2),
+    ('FINAL(f"{len(v)} lines")', "2 lines"),
+    ("FINAL(v[0] + max(v))", 3),
+    ("FINAL([x * 2 for x in v])", [2, 4]),
+    ("FINAL({'n': v})", {"n": [1, 2]}),
+    ("FINAL(v and unknown)", "v and unknown"),
+    ("FINAL(v[7])", "v[7]"),  # raises
+    ("FINAL({1: v, '1': object})", "{1: v, '1': object}"),  # is no JSON
+    ("FINAL(1998-12-25)", "1998-12-25"),
+    ("FINAL(3 + 4)", "3 + 4"),
+    ("FINAL(len)", "len"),
+    ("FINAL(v is the answer)", "v is the answer"),
+    ("FINAL_VAR(v)", [1, 2]),
+    ("FINAL_VAR( v )", [1, 2]),
+    ('FINAL_VAR("v")', [1, 2]),
+    ("FINAL_VAR('v')", [1, 2]),
+    ("Done.\nFINAL_VAR(v)\nBye.", [1, 2]),
+    ("FINAL_VAR(unknown)", None),
+    ("FINAL_VAR(v) is what I would say if I were sure", None),
+    # beside code it was written before the output was seen
+    (f"{CODE}\nFINAL_VAR(w)", None),
+    (f"FINAL_VAR(w)\n{CODE}", None),
+    (f"{CODE}\nThat prints 2. So:\n\nFINAL(two)", None),
+    (f"{CODE}\n```repl\nFINAL('code')\n```\nFINAL(text)", "code"),
+    ("```repl\nw = 1 / 0\n```\nFINAL_VAR(w)", None),
+    ("```repl\nprint('''\nFINAL(no)\n''')\n```", None),
+    ("```repl\n# FINAL(no)\nw = 1\n```", None),
+    ("Then I will call FINAL(answer) when I am sure.", None),
+    ("My plan: probe, then FINAL(answer)", None),
+    ("1. probe\n2. FINAL(answer)\n", None),
+    ("My plan:\n* probe\n* FINAL(answer)", None),
+    ("- FINAL(answer) ends it\n- FINAL_VAR(v) too", None),
+    ("Use `FINAL(answer)` or `FINAL_VAR(v)`.", None),
+    ("FINAL_VAR and FINAL( are how it ends", None),
+    ("NOT_FINAL(Paris)\nFINALLY(Paris)\nfinal(Paris)", None),
+    ("FINAL answer: Paris", None),
+    ("<think>\nFINAL(wrong)\n</think>\nFINAL(right)", "right"),
+    ("<think>\nFINAL(wrong)\n</think>\nLet me look.", None),
+    ("FINAL(wrong)\n</think>\nLet me look.", None),  # servers swallow the opening tag
+    ("<think>\nFINAL(wrong)\n", None),  # cut off while it thought
+    ("FINAL(tags like <think>b</think> in it)", "tags like <think>b</think> in it"),
+]
+
+
+@pytest.mark.parametrize(("reply", "answer"), TEXTUAL, ids=[ascii(reply) for reply, _ in TEXTUAL])
+def test_the_final_answer_as_text(reply, answer):
+    script = Script(repl("v = [1, 2]"), reply, repl("FINAL('went on')"))
+    done = RLM(model=script).completion("Q", "c")
+    assert done.answer == ("went on" if answer is None else answer)
+    assert done.turns == (3 if answer is None else 2)
+
+
+def test_a_guess_beside_code_does_not_hide_its_output():
+    script = Script(f"{repl('print(6 * 7)')}\nThat is 999.\n\nFINAL(999)", repl("FINAL(0)"))
+    RLM(model=script).completion("Q", "c")
+    assert outputs(script)[0].startswith("42")
+
+
+@pytest.mark.parametrize("reply", ["FINAL_VAR(gone)", repl("FINAL_VAR('gone')")])
+def test_final_var_of_nothing_is_a_name_error(reply):
+    script = Script(
+        reply, repl("try:\n    FINAL_VAR('gone')\nexcept NameError:\n    FINAL('told')")
+    )
+    assert RLM(model=script).completion("Q", "c").answer == "told"
+    assert "NameError" in outputs(script)[0]
+    assert "gone" in outputs(script)[0]
+
+
+# Prose, refusals, empty replies: two reminders, then it ends
+
+PROSE = "I would have to think about that."
+REFUSAL = Reply("", problem="the model refused: I cannot help with that.")
+
+
+@pytest.mark.parametrize(
+    ("replies", "answer", "reason", "calls"),
+    [
+        ([PROSE], PROSE, "text", 3),
+        (["", PROSE], PROSE, "text", 3),
+        ([PROSE, "", repl("FINAL('ok')")], "ok", "final", 3),
+        ([PROSE, PROSE, repl("x = 1"), PROSE, PROSE, repl("FINAL(x)")], 1, "final", 6),
+        ([Reply("Let me w", cut=True), repl("FINAL('ok')")], "ok", "final", 2),
+        ([PROSE, PROSE, f"<think>hm</think>{PROSE}"], PROSE, "text", 3),
+    ],
+)
+def test_three_replies_without_code_in_a_row_end_it(replies, answer, reason, calls):
+    script = Script(*[lambda m, reply=reply: reply for reply in replies])
+    done = RLM(model=script).completion("Q", "c")
+    assert (done.answer, done.finish_reason, done.usage.calls) == (answer, reason, calls)
+    assert "```repl" in outputs(script)[0]
+
+
+NO_ANSWERS = [
+    ([""], "empty"),
+    (["<think>hm"], "empty"),
+    ([REFUSAL], "I cannot help with that"),
+    ([PROSE, "", Reply("The answer is", cut=True)], "cut off"),
+    ([Reply("", problem="the answer was filtered")], "filtered"),
+]
+
+
+@pytest.mark.parametrize(("replies", "words"), NO_ANSWERS)
+def test_nothing_three_times_is_an_error_with_the_reason(replies, words):
+    said = [lambda m, reply=reply: reply for reply in replies]
+    with pytest.raises(ModelError, match=words) as caught:
+        RLM(model=Script(*said)).completion("Q", "c")
+    assert caught.value.usage.calls == 3
+    asked = repl(
+        "try: llm_query('CHILD', 'x', recurse=True)\nexcept RuntimeError as e: FINAL(str(e))"
+    )
+    assert words in RLM(model=Script(asked, CHILD=said)).completion("Q", "c").answer
+
+
+def test_a_reply_that_was_cut_off_is_not_run():
+    """Half a program may do harm that the whole one does not: here it is an answer too early."""
+    cut = Reply("```repl\nFINAL('too early')\n```\n```repl\nx = 'la", cut=True)
+    script = Script(lambda m: cut, repl("FINAL('right')"))
+    assert RLM(model=script).completion("Q", "c").answer == "right"
+    assert "cut off" in outputs(script)[0]
+
+
+# The last reply, which was asked for as text. `a` is 1.
+
+LAST = [
+    ("Probably 3.", "Probably 3."),
+    ("FINAL(3)", "3"),
+    ("FINAL(a)", 1),
+    ("FINAL_VAR(a)", 1),
+    ("<think>hm\nFINAL(9)</think>\n3", "3"),
+    (repl("FINAL(3)"), 3),
+    (repl("FINAL_VAR('a')"), 1),
+    ("```python\nprint(a + 1)\n```", "2"),
+    (f"It is 4.\n{repl('b = 2')}", "It is 4."),
+    (f"It is 4.\n{repl('1 / 0')}", "It is 4."),
+    ("```\nThe answer is 3\n```", "The answer is 3"),
+    ("See:\n```json\n{}\n```", "See:\n```json\n{}\n```"),
+    (repl("b = 2"), None),
+    (repl("1 / 0"), None),
+    (repl("print(llm_query('q'))"), None),  # no more calls
+    (repl("try: llm_query('q')\nexcept RuntimeError: FINAL('refused')"), "refused"),
+    ("", None),
+    (Reply("The answer is", cut=True), None),
+]
+
+
+@pytest.mark.parametrize(("last", "answer"), LAST, ids=range(len(LAST)))
+@pytest.mark.parametrize("end", [{"max_turns": 1}, {"max_calls": 1, "max_depth": 2}])
+def test_the_last_reply_in_every_form(last, answer, end):
+    script = Script(repl("a = 1\nprint(a)"), lambda m: last)
+    if answer is None:
+        with pytest.raises(RLMError):
+            RLM(model=script, **end).completion("Q", "c")
+    else:
+        done = RLM(model=script, **end).completion("Q", "c")
+        assert done.answer == answer
+        assert done.finish_reason == ("max_turns" if "max_turns" in end else "limit")
+    assert len(script.requests) == 2
+
+
+# Names of the REPL that a cell binds anew
+
+
+def test_a_context_that_was_bound_anew_is_back_and_the_cell_is_told():
+    script = Script(
+        repl("context = context.split()\nprint(len(context))"),
+        repl("print(len(context), context_1)\ncontext = 'twice'"),
+        repl("del context"),
+        repl("FINAL([context, context_1])"),
+    )
+    done = RLM(model=script).completion("Q", "a b c")
+    assert done.answer == ["a b c", "twice"]
+    first, second, _ = outputs(script)
+    assert first.startswith("3")
+    assert "context_1" in first
+    assert "5 ['a', 'b', 'c']" in second
+    assert "context_1" in second
+
+
+def test_the_functions_survive_being_overwritten():
+    names = ["llm_query", "llm_query_batched", "FINAL", "FINAL_VAR", "SHOW_VARS", "look"]
+    script = Script(
+        repl(f"{' = '.join(names)} = 0"),
+        repl("def llm_query(prompt):\n    return 'made up'"),
+        repl("print(SHOW_VARS())\nFINAL([context, llm_query('q'), look()])"),
+    )
+    done = RLM(model=script, tools={"look": lambda: "looked"}).completion("Q", "the text")
+    assert done.answer == ["the text", "leaf", "looked"]
+    assert all(f"{name}_1" in outputs(script)[0] for name in names)
+    assert "llm_query_1" in outputs(script)[1]
+
+
+def test_the_note_counts_as_output():
+    told = cell("context = 0\nprint('x' * 500_000)", output_chars=1_000)
+    assert "context_1" in told
+    assert len(told) < 1_300
+
+
+# Answers that are none: what a server says about a plain call's answer, and what the code gets
+
+NONE = {
+    "cut off at": says({"content": "1. Ann\n2. Bo"}, choice_finish_reason="length"),
+    "cut off": says({"content": "1. Ann"}, choice_finish_reason="MAX_TOKENS"),
+    "length": says({"content": None, "reasoning_content": "Let"}, choice_finish_reason="length"),
+    "limit": says({"content": "<think>Let me see"}, choice_finish_reason="length"),
+    "I cannot help": says({"content": None, "refusal": "I cannot help with that."}),
+    "I refuse": says({"content": "Half", "refusal": "I refuse."}),
+    "filtered": says({"content": ""}, choice_finish_reason="content_filter"),
+    "was filtered": says({"content": "Half of"}, choice_finish_reason="SAFETY"),
+    "upstream died": says(
+        {"content": "1. An"}, choice_error={"code": 502, "message": "upstream died"}
+    ),
+    "broken off": says({"content": "1. An"}, choice_finish_reason="error"),
+    "empty": says({"content": "", "reasoning_content": "The names are Ann and Bob."}),
+    "is empty": says({"content": " \n"}),
+    "answer is empty": says({"content": None, "tool_calls": [{"id": "1", "type": "function"}]}),
+}
+
+
+@pytest.mark.parametrize("words", NONE)
+def test_an_answer_that_is_none_is_an_exception_where_it_was_asked_for(words):
+    one = repl("try: llm_query('q')\nexcept RuntimeError as e: kept = str(e)")
+    batch = repl("r = llm_query_batched(['q', 'q'])\nprint(r)")
+    script = Script(one, batch, repl("FINAL([kept, r])"), leaf=lambda text: NONE[words])
+    with Server(script.reply) as server:
+        done = RLM("m", base_url=server.url, api_key="k", tries=1).completion("Q", "data")
+    assert done.answer[1] == [None, None]
+    assert words in done.answer[0]
+    assert words in outputs(script)[1]
+
+
+# Strict servers: roles alternate, no message is empty, in every request of every kind of run
+
+RUNS = {  # replies of the root, and options
+    "empty replies": (["", "<think>hm</think>", repl("FINAL(1)")], {}),
+    "out of turns": ([repl("print(1)"), "the best"], {"max_turns": 1}),
+    "a limit at the root": ([repl("print(1)"), "the best"], {"max_calls": 1}),
+    "a limit in a batch": ([repl("llm_query_batched(['q'] * 9)"), "the best"], {"max_calls": 5}),
+    "empty prompts": ([repl("llm_query('')\nllm_query(' ', '')"), repl("FINAL(1)")], {}),
+    "a child": ([repl("r = llm_query('CHILD', 'x', recurse=True)"), repl("FINAL(r)")], {}),
+    "a small window": (
+        [repl("print('x' * 9_000)")] * 9 + [repl("FINAL(1)")],
+        {"leaf_chars": 4_000},
+    ),
+    "no REPL": ([], {"max_depth": 0}),
+}
+
+
+@pytest.mark.parametrize("prompt", ["Q", ""])
+@pytest.mark.parametrize("run", RUNS)
+def test_roles_alternate_and_no_message_is_empty(run, prompt):
+    replies, options = RUNS[run]
+    script = Script(*replies, CHILD=["", repl("print(1)"), repl("FINAL(1)")])
+
+    def strict(body):
+        roles = [m["role"] for m in body["messages"] if m["role"] != "system"]
+        wrong = roles[0] != "user" or any(a == b for a, b in itertools.pairwise(roles))
+        if wrong or any(not m["content"].strip() for m in body["messages"]):
+            return Fault(400, {"error": {"message": f"roles must alternate: {roles}"}})
+        return script.reply(body)
+
+    with Server(strict) as server:
+        done = RLM("m", base_url=server.url, api_key="k", tries=1, **options).completion(
+            prompt, "c"
+        )
+    assert done.answer in (1, "1", "leaf", "the best")
+    assert server.usage["calls"] == len(server.requests)
