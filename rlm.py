@@ -1065,7 +1065,7 @@ def without_thoughts(text: str) -> str:
     if thoughts:
         text = text[thoughts.end() :]
     end = LONE_END.search(text)  # some servers swallow the opening tag
-    if end and not re.search(r"(?m)^[ \t]*(```|~~~)", text[: end.start()]):
+    if end and not re.search(r"(?m)^[ \t]*(```|~~~)|<think", text[: end.start()]):
         text = text[end.end() :]
     return re.sub(r"<\|(end|return)\|>\s*\Z", "", text).strip()
 

@@ -29,12 +29,12 @@ import ctypes
 import dataclasses
 import datetime
 import decimal
-import enum
 import functools
 import gc
 import importlib
 import inspect
 import io
+import itertools
 import json
 import linecache
 import mmap
@@ -118,7 +118,7 @@ MODULE_TABLE = """
      Mapping MutableMapping MutableSequence Generator Collection Hashable Sized Literal TypeVar
      Generic NamedTuple Protocol TypedDict Counter DefaultDict Deque OrderedDict NoReturn ClassVar
      Final TypeAlias Self Annotated Text Pattern Match Iterable SupportsInt SupportsFloat cast
-     overload final override runtime_checkable TYPE_CHECKING Awaitable AnyStr NewType
+     overload TYPE_CHECKING Awaitable AnyStr NewType
     unicodedata *
     urllib
     urllib.parse *
@@ -666,7 +666,7 @@ def safe_dataclass(cls=None, /, **options):
     """`dataclasses.dataclass` for cells: it writes to the class, and executes names of fields."""
     if cls is None:
         return functools.partial(safe_dataclass, **options)
-    if not is_class(cls) or not is_own(cls) or issubclass(cls, str):
+    if not is_class(cls) or not is_own(cls) or issubclass(cls, (str, tuple)):
         raise TypeError("a dataclass is made of a plain class of your own")
     if any(map(refused, cls.__annotations__)):
         raise TypeError("the names of fields are plain names")
@@ -715,7 +715,10 @@ STAND_INS = {
     "sys": {"exit": safe_exit, "setrecursionlimit": safe_recursion_limit},
     "time": {"sleep": refusing("time.sleep() is refused: there is nothing to wait for")},
     "traceback": {"format_exc": format_exc, "print_exc": print_exc},
-    "typing": {"Type": Type},
+    "typing": {
+        "Type": Type,
+        **dict.fromkeys(["final", "override", "runtime_checkable"], lambda marked: marked),
+    },
     "warnings": dict.fromkeys(
         ["warn", "filterwarnings", "simplefilter", "catch_warnings"], nothing
     ),
@@ -1007,8 +1010,8 @@ class Lines:
         self.fd = fd
         self.rest = b""
 
-    def receive(self):
-        """Return the next value; raise EOFError when the host has hung up."""
+    def line(self) -> bytes:
+        """Return the next line; raise EOFError when the host has hung up."""
         parts = []
         end = b""
         while not end:
@@ -1017,13 +1020,32 @@ class Lines:
                 raise EOFError
             part, end, self.rest = data.partition(b"\n")
             parts.append(part)
-        return json.loads(b"".join(parts))
+        return b"".join(parts)
+
+    def receive(self):
+        """Return the next value."""
+        return json.loads(self.line().decode())
 
     def send(self, text: str):
         """Send a JSON text."""
         data = memoryview(f"{text}\n".encode())
         while data:
             data = data[os.write(self.fd, data) :]
+
+
+def text_line(text: str) -> bytes:
+    """Return a text as one line, where 0xFF, which UTF-8 does not have, stands for a line break."""
+    return text.encode("utf-8", "surrogatepass").replace(b"\n", b"\xff") + b"\n"
+
+
+def from_line(line: bytes) -> str:
+    """Return the text of such a line."""
+    return line.replace(b"\xff", b"\n").decode("utf-8", "surrogatepass")
+
+
+def json_line(value) -> bytes:
+    """Return a value as a line of JSON."""
+    return f"{json.dumps(value)}\n".encode()
 
 
 def work(fd: int):
@@ -1033,8 +1055,8 @@ def work(fd: int):
     variables = {}
     for name, is_text in setup["variables"]:
         text = ""
-        for part in iter(lines.receive, ""):
-            text += part  # in place; in a `while` Python 3.11 would copy it each time
+        for part in iter(lines.line, b""):
+            text += from_line(part)  # in place; in a `while` Python 3.11 would copy it each time
         variables[name] = text if is_text else json.loads(text)
     walls = lock_down(setup["memory_mb"])
 
@@ -1310,7 +1332,7 @@ class Sandbox(contextlib.AbstractContextManager):
         """Hand over a cell, call the tools that it asks for, and return its result."""
         message = code
         while True:
-            match self._exchange([message]):
+            match self._exchange(iter([json_line(message)])):
                 case {"call": str(name), "args": list(args), "kwargs": dict(kwargs)}:
                     message = self._call(name, args, kwargs)
                 case [str(output), None | str() as error, None | [_] as final] if (
@@ -1354,23 +1376,24 @@ class Sandbox(contextlib.AbstractContextManager):
     def _setup(self) -> Iterator:
         """Yield what a worker needs to know, and the variables in pieces."""
         texts = [(name, isinstance(value, str)) for name, value in self.variables.items()]
-        yield {
-            "variables": texts,
-            "tools": list(self.tools),
-            "cell_seconds": self.cell_seconds,
-            "memory_mb": self.memory_mb,
-            "output_chars": self.output_chars,
-        }
+        yield json_line(
+            {
+                "variables": texts,
+                "tools": list(self.tools),
+                "cell_seconds": self.cell_seconds,
+                "memory_mb": self.memory_mb,
+                "output_chars": self.output_chars,
+            }
+        )
         for value in self.variables.values():
             text = value if isinstance(value, str) else json.dumps(value)
             for start in range(0, len(text), CHUNK):
-                yield text[start : start + CHUNK]
-            yield ""
+                yield text_line(text[start : start + CHUNK])
+            yield b"\n"
 
-    def _exchange(self, messages: Iterable):
-        """Send messages and return the worker's next one: the one place where the host waits."""
-        lines = (f"{json.dumps(message)}\n".encode() for message in messages)
-        outgoing = memoryview(next(lines))
+    def _exchange(self, lines: Iterator[bytes]):
+        """Send lines and return the worker's next message: the one place where the host waits."""
+        outgoing = memoryview(b"".join(itertools.islice(lines, 8)))
         incoming = bytearray()
         since = time.monotonic()  # a message began, or the worker has computed
         used = self._cpu()
@@ -1393,7 +1416,7 @@ class Sandbox(contextlib.AbstractContextManager):
             if outgoing and self._ready(select.POLLOUT):
                 outgoing = outgoing[self._socket.send(outgoing) :]
                 if not outgoing:
-                    outgoing = memoryview(next(lines, b""))
+                    outgoing = memoryview(b"".join(itertools.islice(lines, 8)))
                     since = now
             elif not outgoing and (self._rest or self._ready(select.POLLIN)):
                 data = self._rest or self._socket.recv(CHUNK)
