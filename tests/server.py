@@ -112,6 +112,11 @@ class Server(ThreadingHTTPServer):
         return usage | {"prompt_tokens_details": {"cached_tokens": cached}}
 
 
+def _dict(value: Any) -> dict[str, Any]:
+    """A dict as it is; an empty one for what else a script may put in its place."""
+    return value if isinstance(value, dict) else {}
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One connection: HTTP/1.1 with keep-alive, each response written in one piece."""
 
@@ -142,9 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.in_flight -= 1
             if fault is not answer:
-                usage = {"calls": 1} | (answer.get("usage") or {})
-                usage |= usage.get("prompt_tokens_details") or {}
-                server.usage.update({name: usage.get(name) or 0 for name in server.usage})
+                usage = _dict(answer.get("usage"))
+                usage = {"calls": 1} | usage | _dict(usage.get("prompt_tokens_details"))
+                for name in server.usage:
+                    server.usage[name] += usage[name] if isinstance(usage.get(name), int) else 0
         self.send(fault)
 
     def send(self, fault: Fault) -> None:
