@@ -66,71 +66,68 @@ except ImportError:
 # ------------------------------------------------------------------------------ tables: what may be
 
 MODULE_TABLE = """
-    __future__ annotations
-    abc ABC abstractmethod
-    ast literal_eval
-    base64 *
-    binascii *
-    bisect *
-    calendar * -LocaleTextCalendar -LocaleHTMLCalendar
-    cmath *
-    collections * -UserString
-    collections.abc *
-    contextlib contextmanager suppress nullcontext closing ExitStack
-    copy *
-    csv * -register_dialect -unregister_dialect -field_size_limit
-    dataclasses dataclass field fields asdict astuple replace is_dataclass InitVar KW_ONLY MISSING
-     FrozenInstanceError
-    datetime *
-    decimal * -DefaultContext -BasicContext -ExtendedContext
-    difflib *
-    enum Enum IntEnum StrEnum Flag IntFlag auto unique
-    fnmatch *
-    fractions *
-    functools partial reduce lru_cache cache cached_property cmp_to_key total_ordering wraps
-    graphlib *
-    hashlib * -algorithms_available -algorithms_guaranteed
-    heapq *
-    html *
-    html.parser *
-    io StringIO BytesIO
-    itertools *
-    json *
-    json.decoder *
-    math *
-    numbers *
-    operator * -attrgetter -methodcaller
-    os sep linesep
-    os.path basename commonprefix dirname join normpath split splitext
-    pprint *
-    queue Queue LifoQueue PriorityQueue SimpleQueue Empty Full
-    random *
-    re *
-    statistics *
-    string * -Formatter
-    struct *
-    sys maxsize version version_info float_info byteorder getsizeof getrecursionlimit
-    textwrap * -TextWrapper
-    time time time_ns perf_counter process_time monotonic strftime strptime gmtime localtime mktime
-    traceback
-    types SimpleNamespace MappingProxyType NoneType
+    __future__ annotations;
+    abc ABC abstractmethod;
+    ast literal_eval;
+    base64 *;
+    binascii *;
+    bisect *;
+    calendar * -LocaleTextCalendar -LocaleHTMLCalendar;
+    cmath *;
+    collections * -UserString;
+    collections.abc *;
+    contextlib contextmanager suppress nullcontext closing ExitStack;
+    copy *;
+    csv * -register_dialect -unregister_dialect -field_size_limit;
+    dataclasses dataclass field fields asdict astuple replace is_dataclass InitVar KW_ONLY
+        MISSING FrozenInstanceError;
+    datetime *;
+    decimal * -DefaultContext -BasicContext -ExtendedContext;
+    difflib *;
+    enum Enum IntEnum StrEnum Flag IntFlag auto unique;
+    fnmatch *;
+    fractions *;
+    functools partial reduce lru_cache cache cached_property cmp_to_key total_ordering wraps;
+    graphlib *;
+    hashlib * -algorithms_available -algorithms_guaranteed;
+    heapq *;
+    html *;
+    html.parser *;
+    io StringIO BytesIO;
+    itertools *;
+    json *;
+    json.decoder *;
+    math *;
+    numbers *;
+    operator * -attrgetter -methodcaller;
+    os sep linesep;
+    os.path basename commonprefix dirname join normpath split splitext;
+    pprint *;
+    queue Queue LifoQueue PriorityQueue SimpleQueue Empty Full;
+    random *;
+    re *;
+    statistics *;
+    string * -Formatter;
+    struct *;
+    sys maxsize version version_info float_info byteorder getsizeof getrecursionlimit;
+    textwrap * -TextWrapper;
+    time time time_ns perf_counter process_time monotonic strftime strptime gmtime localtime
+        mktime;
+    traceback;
+    types SimpleNamespace MappingProxyType NoneType;
     typing Any Union Optional List Dict Set FrozenSet Tuple Callable Iterable Iterator Sequence
-     Mapping MutableMapping MutableSequence Generator Collection Hashable Sized Literal TypeVar
-     Generic NamedTuple Protocol TypedDict Counter DefaultDict Deque OrderedDict NoReturn ClassVar
-     Final TypeAlias Self Annotated Text Pattern Match Iterable SupportsInt SupportsFloat cast
-     overload TYPE_CHECKING Awaitable AnyStr NewType
-    unicodedata *
-    urllib
-    urllib.parse *
-    uuid UUID uuid3 uuid5
-    warnings
+        Mapping MutableMapping MutableSequence Generator Collection Hashable Sized Literal
+        TypeVar Generic NamedTuple Protocol TypedDict Counter DefaultDict Deque OrderedDict
+        NoReturn ClassVar Final TypeAlias Self Annotated Text Pattern Match Iterable SupportsInt
+        SupportsFloat cast overload TYPE_CHECKING Awaitable AnyStr NewType;
+    unicodedata *;
+    urllib;
+    urllib.parse *;
+    uuid UUID uuid3 uuid5;
+    warnings;
     zlib *
 """  # module, and what is handed out of it: "*" is all public names, "-x" not x
-MODULES = {
-    line.split()[0]: line.split()[1:]
-    for line in re.sub(r"\n     ", " ", MODULE_TABLE).splitlines()
-    if line
-}
+MODULES = {name: words for name, *words in map(str.split, MODULE_TABLE.split(";"))}
 SIDE_BY_SIDE = "use llm_query_batched: it runs calls side by side"
 NO_FILES = "there are no files: the data is in `context`"
 ADVICE = {  # on modules that models ask for
@@ -139,87 +136,19 @@ ADVICE = {  # on modules that models ask for
     **dict.fromkeys(["requests", "socket", "http"], "there is no network: ask with llm_query"),
     "array": "use a list",
 }
-PRELOADED = [
-    "_strptime",
-    "_pylong",
-    "encodings.ascii",
-    "encodings.cp1251",
-    "encodings.cp1252",
-    "encodings.hex_codec",
-    "encodings.idna",
-    "encodings.iso8859_1",
-    "encodings.iso8859_15",
-    "encodings.latin_1",
-    "encodings.punycode",
-    "encodings.rot_13",
-    "encodings.utf_16",
-    "encodings.utf_16_be",
-    "encodings.utf_16_le",
-    "encodings.utf_32",
-    "encodings.utf_8_sig",
-    "encodings.unicode_escape",
-]  # what C code imports
-BUILTINS = [
-    "abs",
-    "all",
-    "any",
-    "ascii",
-    "bin",
-    "bool",
-    "bytearray",
-    "bytes",
-    "callable",
-    "chr",
-    "classmethod",
-    "complex",
-    "dict",
-    "dir",
-    "divmod",
-    "enumerate",
-    "filter",
-    "float",
-    "format",
-    "frozenset",
-    "hash",
-    "hex",
-    "id",
-    "int",
-    "isinstance",
-    "issubclass",
-    "iter",
-    "len",
-    "list",
-    "map",
-    "max",
-    "memoryview",
-    "min",
-    "next",
-    "object",
-    "oct",
-    "ord",
-    "pow",
-    "print",
-    "property",
-    "range",
-    "repr",
-    "reversed",
-    "round",
-    "set",
-    "slice",
-    "sorted",
-    "staticmethod",
-    "str",
-    "sum",
-    "super",
-    "tuple",
-    "zip",
-    "NotImplemented",
-    "Ellipsis",
-    "__build_class__",
-    "SystemExit",
-    "KeyboardInterrupt",
-    "GeneratorExit",
-]
+PRELOADED = """
+    _strptime _pylong encodings.ascii encodings.cp1251 encodings.cp1252 encodings.hex_codec
+    encodings.idna encodings.iso8859_1 encodings.iso8859_15 encodings.latin_1 encodings.punycode
+    encodings.rot_13 encodings.utf_16 encodings.utf_16_be encodings.utf_16_le encodings.utf_32
+    encodings.utf_8_sig encodings.unicode_escape
+""".split()  # noqa: SIM905  # what C code imports
+BUILTINS = """
+    abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict dir divmod
+    enumerate filter float format frozenset hash hex id int isinstance issubclass iter len list
+    map max memoryview min next object oct ord pow print property range repr reversed round set
+    slice sorted staticmethod str sum super tuple zip NotImplemented Ellipsis __build_class__
+    SystemExit KeyboardInterrupt GeneratorExit
+""".split()  # noqa: SIM905
 
 
 def dunders(names: str) -> set[str]:
@@ -240,45 +169,12 @@ READABLE = DEFINABLE | dunders("class dict module members cause context notes an
 FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel", "_abc_impl", "_convert_"}
 GUARDED = {"format", "format_map", "obj", "register"}  # public names that can lead out
 TUPLE_NAMES = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
-NATIVE = [
-    "AnnAssign",
-    "Assign",
-    "Attribute",
-    "AugAssign",
-    "Call",
-    "ClassDef",
-    "Constant",
-    "ExceptHandler",
-    "For",
-    "FunctionDef",
-    "Global",
-    "Import",
-    "ImportFrom",
-    "Lambda",
-    "Match",
-    "MatchAs",
-    "MatchClass",
-    "MatchMapping",
-    "MatchOr",
-    "MatchSequence",
-    "MatchSingleton",
-    "MatchStar",
-    "MatchValue",
-    "Module",
-    "Name",
-    "NamedExpr",
-    "Nonlocal",
-    "ParamSpec",
-    "Starred",
-    "Subscript",
-    "TypeAlias",
-    "TypeVar",
-    "TypeVarTuple",
-    "With",
-    "alias",
-    "comprehension",
-    "match_case",
-]
+NATIVE = """
+    AnnAssign Assign Attribute AugAssign Call ClassDef Constant ExceptHandler For FunctionDef
+    Global Import ImportFrom Lambda Match MatchAs MatchClass MatchMapping MatchOr MatchSequence
+    MatchSingleton MatchStar MatchValue Module Name NamedExpr Nonlocal ParamSpec Starred
+    Subscript TypeAlias TypeVar TypeVarTuple With alias comprehension match_case
+""".split()  # noqa: SIM905
 CELL = "<cell "  # how the file names of cells begin
 MAIN = "__main__"  # the module of what cells make
 CHUNK = 1 << 17  # characters of text in one line, and bytes of one read
@@ -445,7 +341,7 @@ def safe_getattr(obj, name, *default):
     if is_dunder(name) and isinstance(value, (dict, types.MappingProxyType)):
         # dataclasses execute what stands in them
         return {key: value[key] for key in value if not refused(key)}
-    return set_up(obj, value) if name in SETUP else judged(value)
+    return set_up(obj, value) if name in SETUP else judged(name, value)
 
 
 def set_up(obj, method):
@@ -457,20 +353,16 @@ def set_up(obj, method):
     return method
 
 
-def judged(value):
-    """Return what was read, or a guarded one in its place, under whatever name it was found."""
-    if isinstance(value, (types.BuiltinMethodType, types.MethodDescriptorType)):
-        for name in ("format", "format_map"):  # which would read any attribute
-            raw = getattr(str, name)
-            if value == raw:
-                return SAFE_FORMATS[name]
-            if isinstance(getattr(value, "__self__", None), str) and value.__name__ == name:
-                return functools.partial(SAFE_FORMATS[name], value.__self__)
+def judged(name, value):
+    """Return what was read under a name that can lead out, or a guarded one in its place."""
     if getattr(value, "__func__", None) is abc.ABCMeta.register:
         raise AttributeError("register() is refused: inherit from the class")
-    if isinstance(value, types.ModuleType) and type(value) is not View:
-        raise AttributeError("modules inside of modules are refused")
-    return value
+    if name not in SAFE_FORMATS or not isinstance(value, C_METHODS):
+        return value
+    text = getattr(value, "__self__", None)  # what it is bound to, by super() too
+    if text is None:
+        return SAFE_FORMATS[name]
+    return functools.partial(SAFE_FORMATS[name], text)
 
 
 def safe_format(text, /, *args, **kwargs):
@@ -483,6 +375,7 @@ def safe_format_map(text, values):
     return string.Formatter().vformat(text, (), values)
 
 
+C_METHODS = (types.BuiltinMethodType, types.MethodDescriptorType)
 SAFE_FORMATS = {"format": safe_format, "format_map": safe_format_map}
 
 
@@ -900,21 +793,20 @@ class Interpreter:
         self.final = None
         name = f"{CELL}{self.cells}>"
         linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-        output = sys.stdout = sys.stderr = Output(self.output_chars)
+        output = Output(self.output_chars)
         vars(VIEWS["sys"]).update(stdout=output, stderr=output)
         self.end = time.process_time() + seconds
         error = None
         try:
             self.interruptible = True
-            error = self.run_and_restore(source, name)
+            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+                error = self.run_and_restore(source, name)
         except TimeIsUp as late:  # while telling of an error, or while restoring
             error = f"TimeoutError: {late}"
         except BaseException:
             error = "Exception: an error whose str() failed"
         finally:
             self.interruptible = False
-        sys.stdout = sys.__stdout__
-        sys.stderr = sys.__stderr__
         return Result(output.text(), error, self.final)
 
     def run_and_restore(self, source: str, name: str) -> str | None:
