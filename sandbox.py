@@ -39,7 +39,6 @@ import json
 import linecache
 import mmap
 import os
-import re
 import select
 import signal
 import socket
@@ -127,7 +126,8 @@ MODULE_TABLE = """
     warnings;
     zlib *
 """  # module, and what is handed out of it: "*" is all public names, "-x" not x
-MODULES = {name: words for name, *words in map(str.split, MODULE_TABLE.split(";"))}
+ENTRIES = [entry.split() for entry in MODULE_TABLE.split(";")]
+MODULES = {name: words for name, *words in ENTRIES}
 SIDE_BY_SIDE = "use llm_query_batched: it runs calls side by side"
 NO_FILES = "there are no files: the data is in `context`"
 ADVICE = {  # on modules that models ask for
@@ -190,6 +190,11 @@ def is_dunder(name: str) -> bool:
     return len(name) > 4 and name[:2] == "__" == name[-2:]
 
 
+def is_private(name: str) -> bool:
+    """Return whether a name belongs to whoever made the object."""
+    return name[0] == "_" and not is_dunder(name) and name not in TUPLE_NAMES
+
+
 def refusal(name: str) -> str:
     """Return what a cell is told about a name of internals."""
     return f"the name {name!r} is refused: it leads to Python's internals; use plain data instead"
@@ -212,19 +217,22 @@ class Policy(RestrictingNodeTransformer):
     def visit(self, node):
         """Check every identifier of a node, wherever the grammar puts it, and what is in it."""
         kind = type(node).__name__
-        known = READABLE if kind == "Attribute" and isinstance(node.ctx, ast.Load) else DEFINABLE
+        reads = kind == "Attribute" and isinstance(node.ctx, ast.Load)
         for field, names in ast.iter_fields(node):
             for name in names if isinstance(names, list) else [names]:
                 if not isinstance(name, str) or kind == "Constant":
                     continue
-                pattern = field == "kwd_attrs"  # `case str(format=f)` reads without a guard
-                if refused(name, known) or (pattern and (name in GUARDED or name[0] == "_")):
+                if refused(name, READABLE if reads else DEFINABLE):
                     self.error(node, refusal(name))
+                if field == "kwd_attrs" and (name in GUARDED or is_private(name)):
+                    self.error(node, refusal(name))  # `case str(format=f)` passes no guard
         if kind in ("AsyncFunctionDef", "AsyncFor", "AsyncWith", "Await"):
             self.error(node, f"async code is refused: {SIDE_BY_SIDE}")
             return node
-        native = kind in NATIVE
-        node = self.node_contents_visit(node) if native else super().visit(node)
+        if kind in NATIVE:
+            node = self.node_contents_visit(node)
+        else:
+            node = super().visit(node)
         rewrite = getattr(self, f"rewrite_{kind}", None)
         return rewrite(node) if rewrite else node
 
@@ -234,7 +242,7 @@ class Policy(RestrictingNodeTransformer):
             node.value = self.guard("@own", node, node.value, name)
         elif is_dunder(node.attr) or node.attr in GUARDED:
             return self.guard("@getattr", node, node.value, name)
-        elif node.attr[0] == "_" and node.attr not in TUPLE_NAMES:
+        elif is_private(node.attr):
             # it stays an attribute, as Python has to mangle `__x`
             node.value = self.guard("@own", node, node.value, name)
         return node
@@ -247,23 +255,26 @@ class Policy(RestrictingNodeTransformer):
     def rewrite_Match(self, node):
         cases = []
         for case in node.cases:
-            patterns = [part for part in ast.walk(case) if isinstance(part, ast.MatchClass)]
-            if patterns:  # a case that is never taken: its condition is the guard
-                test = self.guard("@patterns", node, *[pattern.cls for pattern in patterns])
+            parts = ast.walk(case.pattern)
+            classes = [part.cls for part in parts if isinstance(part, ast.MatchClass)]
+            if classes:  # a case that is never taken: its condition is the guard
+                test = self.guard("@patterns", node, *classes)
                 cases.append(ast.match_case(ast.MatchAs(), test, [ast.Pass()]))
             cases.append(case)
         node.cases = cases
         return ast.fix_missing_locations(node)
 
     def rewrite_ClassDef(self, node):
-        if any((word.arg or "_").startswith(("_", "metaclass")) for word in node.keywords):
-            self.error(node, "metaclasses are refused: use a plain class, or abc.ABC")
+        for word in node.keywords:
+            name = word.arg or "metaclass"  # it may be in `**words`
+            if name.startswith(("_", "metaclass")):
+                self.error(node, "metaclasses are refused: use a plain class, or abc.ABC")
         return node
 
     def rewrite_ExceptHandler(self, node):
         if node.type is None:  # a bare `except:` must not catch the time limit
-            node.type = ast.copy_location(ast.Name("Exception", ast.Load()), node)
-        return node
+            node.type = ast.Name("Exception", ast.Load())
+        return ast.fix_missing_locations(node)
 
     def rewrite_Import(self, node):
         if hasattr(node, "is_lazy"):  # views are there at once
@@ -273,8 +284,9 @@ class Policy(RestrictingNodeTransformer):
     rewrite_ImportFrom = rewrite_Import
 
     def guard(self, name, node, *args):
-        call = ast.Call(ast.Name(name, ast.Load()), list(args), [])
-        return ast.fix_missing_locations(ast.copy_location(call, node))
+        function = ast.Name(name, ast.Load())
+        call = ast.copy_location(ast.Call(function, list(args), []), node)
+        return ast.fix_missing_locations(call)
 
 
 def compile_cell(source: str, filename: str, mode: str = "exec") -> types.CodeType:
@@ -335,7 +347,7 @@ def safe_getattr(obj, name, *default):
         return lambda *args: write_by(obj, name, *args)
     if name == "__dict__" and not is_class(obj):
         return object.__getattribute__(own(obj, "dict"), name)
-    if name == "__dict__" or (name[0] == "_" and not is_dunder(name) and name not in TUPLE_NAMES):
+    if name == "__dict__" or is_private(name):
         own(obj, "_")
     value = getattr(obj, name, *default)
     if is_dunder(name) and isinstance(value, (dict, types.MappingProxyType)):
@@ -413,8 +425,11 @@ def cell_frame() -> types.FrameType:
 
 def names_of(names) -> dict:
     """Return a copy of a namespace, with the names that a cell can have."""
-    known = {name: names[name] for name in names if type(name) is str and name.isidentifier()}
-    return {name: value for name, value in known.items() if not is_dunder(name)}
+    known = {}
+    for name, value in names.items():
+        if type(name) is str and name.isidentifier() and not is_dunder(name):
+            known[name] = value
+    return known
 
 
 def safe_globals():
@@ -447,8 +462,8 @@ def safe_patterns(*classes):
     """Judge the classes of a `match` before it reads, in C, what their `__match_args__` name."""
     for cls in classes:
         names = getattr(cls, "__match_args__", ())
-        by_cell = type(cls).__module__ == MAIN  # a metaclass, which could change its mind
-        if by_cell or any(name in GUARDED or refused(name, set()) for name in names):
+        leading_out = [name for name in names if name in GUARDED or refused(name)]
+        if leading_out or type(cls).__module__ == MAIN:  # a metaclass could change its mind
             raise TypeError(f"the pattern {cls!r} is refused: use plain data instead")
     return False
 
@@ -567,6 +582,11 @@ def safe_dataclass(cls=None, /, **options):
     return dataclasses.dataclass(cls, **options)
 
 
+def safe_abstractmethod(method):
+    """`abc.abstractmethod` for cells, which writes to what it is given."""
+    return abc.abstractmethod(own(method, "_"))
+
+
 def safe_wraps(wrapped, *names):
     """`functools.wraps` for cells."""
 
@@ -600,7 +620,7 @@ def nothing(*args, **kwargs):
 
 
 STAND_INS = {
-    "abc": {"abstractmethod": lambda method: abc.abstractmethod(own(method, "_"))},
+    "abc": {"abstractmethod": safe_abstractmethod},
     "csv": {"field_size_limit": lambda *limit: 131072},
     "dataclasses": {"dataclass": safe_dataclass},
     "functools": {"wraps": safe_wraps},
@@ -625,7 +645,8 @@ def harden():
         module = importlib.import_module(name)
         names = {word for word in words if word[0] not in "*-"}
         if "*" in words:
-            names |= set(getattr(module, "__all__", [n for n in dir(module) if n[0] != "_"]))
+            public = [one for one in dir(module) if one[0] != "_"]
+            names |= set(getattr(module, "__all__", public))
         # not named as the module, or `from json import decoder` would look in sys.modules
         view = View(f"{name} (safe part)", module.__doc__)
         for one in names - {word[1:] for word in words}:
@@ -717,7 +738,7 @@ def plain(value):
     if isinstance(value, (set, frozenset)):
         return list(value)
     if dataclasses.is_dataclass(value) and not is_class(value):
-        return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+        return dataclasses.asdict(value)
     if hasattr(value, "tolist"):  # of numpy
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is not JSON: pass text, numbers, dicts or lists")
@@ -762,15 +783,18 @@ class Interpreter:
         raise SystemExit
 
     def FINAL_VAR(self, name):
-        """End the run with the value of a variable."""
-        if isinstance(name, str) and name.isidentifier() and name not in self.names:
+        """End the run with the value of a variable; what is no name is the value itself."""
+        if not isinstance(name, str) or not name.isidentifier():
+            self.FINAL(name)
+        if name not in self.names:
             raise NameError(f"name {name!r} is not defined; SHOW_VARS() names your variables")
-        self.FINAL(self.names.get(name, name) if isinstance(name, str) else name)
+        self.FINAL(self.names[name])
 
     def SHOW_VARS(self):
         """Return the names and types of the variables so far."""
-        made = {k: v for k, v in self.names.items() if k[0] != "_" and k not in self.fixed}
-        return {name: type(value).__name__ for name, value in made.items()}
+        made = names_of(self.names)
+        own_names = [name for name in made if name[0] != "_" and name not in self.fixed]
+        return {name: type(made[name]).__name__ for name in own_names}
 
     def check_time(self, *_):
         """Raise in a cell that is over its time: again and again, as it could be swallowed."""
@@ -879,7 +903,8 @@ def seccomp_filter(machine: str) -> list[bytes]:
 def lock_down(memory_mb: int) -> tuple[str, ...]:
     """Take from this process, for good, all that a cell must not have; return the walls that hold."""
     with contextlib.suppress(OSError), open("/proc/self/statm") as memory:  # on Linux
-        limit = int(memory.read().split()[0]) * mmap.PAGESIZE + (memory_mb << 20)
+        pages = int(memory.read().split()[0])
+        limit = pages * mmap.PAGESIZE + (memory_mb << 20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for kind in ("NOFILE", "NPROC", "FSIZE", "CORE"):
         resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (0, 0))
@@ -888,9 +913,10 @@ def lock_down(memory_mb: int) -> tuple[str, ...]:
         return ("language", "rlimits")
     program = seccomp_filter(machine)
     code = ctypes.create_string_buffer(b"".join(program))
-    header = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
+    header = struct.pack("HP", len(program), ctypes.addressof(code))
     prctl = ctypes.CDLL(None).prctl
-    if prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0) or prctl(SET_SECCOMP, 2, header, 0, 0):
+    prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if prctl(SET_SECCOMP, 2, header, 0, 0):
         return ("language", "rlimits")
     return ("language", "rlimits", "seccomp")
 
@@ -977,7 +1003,8 @@ def work(fd: int):
     signal.signal(signal.SIGPROF, interpreter.check_time)
     signal.setitimer(signal.ITIMER_PROF, 0.05, 0.05)
     VIEWS["random"].seed()  # or all forked workers would draw the same numbers
-    lines.send(json.dumps({"pid": os.getpid(), "walls": walls}))
+    hello = {"pid": os.getpid(), "walls": walls}
+    lines.send(json.dumps(hello))
     while True:
         result = interpreter.run(lines.receive(), setup["cell_seconds"])
         lines.send(json.dumps(result))
@@ -1040,11 +1067,15 @@ spec = util.spec_from_file_location("sandbox", {__file__!r})
 sys.modules["sandbox"] = module = util.module_from_spec(spec)
 spec.loader.exec_module(module)
 module.serve({theirs.fileno()})"""
+        environment = {}  # but for what Python itself may need
+        for name, value in os.environ.items():
+            if name.endswith("LD_LIBRARY_PATH"):
+                environment[name] = value
         with theirs, contextlib.ExitStack() as unless_it_starts:
             unless_it_starts.callback(self.control.close)
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code],
-                env={k: v for k, v in os.environ.items() if k.endswith("LD_LIBRARY_PATH")},
+                env=environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -1091,8 +1122,8 @@ def why_dead() -> str:
         server.process.wait(1)
     except subprocess.TimeoutExpired:
         return "it could not be forked, or was killed while it loaded"
-    said = server.process.stderr.read().decode(errors="replace").strip()
-    return said.rpartition("\n")[2]
+    said = server.process.stderr.read().decode(errors="replace")
+    return said.strip().rpartition("\n")[2]
 
 
 def after_fork():
@@ -1138,7 +1169,8 @@ def settle(value):
         return await value
 
     asyncio = importlib.import_module("asyncio")
-    return asyncio.run_coroutine_threadsafe(wait(), background_loop(os.getpid())).result()
+    loop = background_loop(os.getpid())
+    return asyncio.run_coroutine_threadsafe(wait(), loop).result()
 
 
 @functools.cache
