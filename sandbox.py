@@ -132,7 +132,7 @@ SIDE_BY_SIDE = "use llm_query_batched: it runs calls side by side"
 NO_FILES = "there are no files: the data is in `context`"
 ADVICE = {  # on modules that models ask for
     **dict.fromkeys(["asyncio", "concurrent", "threading", "multiprocessing"], SIDE_BY_SIDE),
-    **dict.fromkeys(["pathlib", "glob", "shutil", "tempfile", "subprocess", "pickle"], NO_FILES),
+    **dict.fromkeys(["pathlib", "glob", "shutil", "tempfile", "pickle"], NO_FILES),
     **dict.fromkeys(["requests", "socket", "http"], "there is no network: ask with llm_query"),
     "array": "use a list",
 }
@@ -259,7 +259,8 @@ class Policy(RestrictingNodeTransformer):
             classes = [part.cls for part in parts if isinstance(part, ast.MatchClass)]
             if classes:  # a case that is never taken: its condition is the guard
                 test = self.guard("@patterns", node, *classes)
-                cases.append(ast.match_case(ast.MatchAs(), test, [ast.Pass()]))
+                never = ast.match_case(ast.MatchAs(), test, [ast.Pass()])
+                cases.append(never)
             cases.append(case)
         node.cases = cases
         return ast.fix_missing_locations(node)
@@ -358,9 +359,13 @@ def safe_getattr(obj, name, *default):
 
 def set_up(obj, method):
     """Return `__init__` or its like, which sets up what a cell has made and nothing else."""
-    of_class = is_class(obj) or (type(obj) is super and is_class(obj.__self__))
-    if of_class and not hasattr(method, "__self__"):
-        return lambda me, *args, **options: method(own(me, "_"), *args, **options)
+    target = obj.__self__ if type(obj) is super else obj
+    if is_class(target) and not hasattr(method, "__self__"):
+
+        def set_up_own(me, *args, **options):
+            return method(own(me, "_"), *args, **options)
+
+        return set_up_own
     own(obj, "_")
     return method
 
@@ -473,7 +478,8 @@ def safe_import(name, globals=None, locals=None, names=(), level=0):
     if name in PRELOADED:
         return None  # C code finds it in sys.modules, cells cannot
     view = VIEWS.get(name)
-    missing = [one for one in names or () if one != "*" and not hasattr(view, one)]
+    wanted = set(names or ()) - {"*"}
+    missing = [one for one in wanted if not hasattr(view, one)]
     if level or view is None:
         advice = ADVICE.get(name.partition(".")[0])
         advice = f": {advice}" if advice else ""
@@ -574,7 +580,8 @@ def safe_dataclass(cls=None, /, **options):
     """`dataclasses.dataclass` for cells: it writes to the class, and executes names of fields."""
     if cls is None:
         return functools.partial(safe_dataclass, **options)
-    if not is_class(cls) or not is_own(cls) or issubclass(cls, (str, tuple)):
+    plain = is_class(cls) and is_own(cls)
+    if not plain or issubclass(cls, (str, tuple)):
         raise TypeError("a dataclass is made of a plain class of your own")
     if any(map(refused, cls.__annotations__)):
         raise TypeError("the names of fields are plain names")
@@ -694,7 +701,8 @@ class Output(io.TextIOBase):
         text = str.__str__(text)
         room = self.half - len(self.head)
         self.head += text[:room]
-        self.tail = (self.tail + text[room:])[-self.half :]
+        self.tail += text[room:]
+        self.tail = self.tail[-self.half :]
         self.count += len(text)
         return len(text)
 
@@ -703,8 +711,9 @@ class Output(io.TextIOBase):
         head = self.head
         tail = self.tail
         if self.count > len(head) + len(tail):
-            head = head[: head.rfind("\n", self.half // 2) + 1] or head
-            tail = tail[tail.find("\n", 0, self.half // 2) + 1 :]
+            quarter = self.half // 2
+            head = head[: head.rfind("\n", quarter) + 1] or head
+            tail = tail[tail.find("\n", 0, quarter) + 1 :]
         left_out = self.count - len(head) - len(tail)
         if not left_out:
             return head + tail
@@ -772,8 +781,9 @@ class Interpreter:
         self.final = None
         self.interruptible = False
         self.end = 0.0
-        functions = {"FINAL": self.FINAL, "FINAL_VAR": self.FINAL_VAR, "SHOW_VARS": self.SHOW_VARS}
-        self.fixed = variables | tools | functions
+        self.fixed = variables | tools
+        for function in (self.FINAL, self.FINAL_VAR, self.SHOW_VARS):
+            self.fixed[function.__name__] = function
         self.names = BARE | self.fixed
 
     def FINAL(self, value=None):
@@ -793,8 +803,8 @@ class Interpreter:
     def SHOW_VARS(self):
         """Return the names and types of the variables so far."""
         made = names_of(self.names)
-        own_names = [name for name in made if name[0] != "_" and name not in self.fixed]
-        return {name: type(made[name]).__name__ for name in own_names}
+        kinds = {name: type(made[name]).__name__ for name in made.keys() - self.fixed.keys()}
+        return {name: kinds[name] for name in sorted(kinds) if name[0] != "_"}
 
     def check_time(self, *_):
         """Raise in a cell that is over its time: again and again, as it could be swallowed."""
@@ -816,7 +826,8 @@ class Interpreter:
         self.cells += 1
         self.final = None
         name = f"{CELL}{self.cells}>"
-        linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+        lines = source.splitlines(keepends=True)
+        linecache.cache[name] = (len(source), None, lines, name)
         output = Output(self.output_chars)
         vars(VIEWS["sys"]).update(stdout=output, stderr=output)
         self.end = time.process_time() + seconds
@@ -966,6 +977,16 @@ def json_line(value) -> bytes:
     return f"{json.dumps(value)}\n".encode()
 
 
+def result_of(reply: dict):
+    """Return what a tool has returned, or raise what it has raised."""
+    if "error" not in reply:
+        return reply["value"]
+    kind = SAFE_BUILTINS.get(reply["kind"])
+    if is_class(kind) and issubclass(kind, Exception):
+        raise kind(reply["error"])
+    raise RuntimeError(reply["error"])
+
+
 def work(fd: int):
     """Be a worker: load the variables, lock the doors, run cells until the host hangs up."""
     lines = Lines(fd)
@@ -992,13 +1013,11 @@ def work(fd: int):
         finally:
             sys.setrecursionlimit(limit)
             interpreter.interruptible = True
-        if "error" in reply:
-            kind = SAFE_BUILTINS.get(reply["kind"])
-            known = is_class(kind) and issubclass(kind, Exception)
-            raise (kind if known else RuntimeError)(reply["error"])
-        return reply["value"]
+        return result_of(reply)
 
-    tools = {name: types.MethodType(call, name) for name in setup["tools"]}  # without attributes
+    tools = {}
+    for name in setup["tools"]:
+        tools[name] = types.MethodType(call, name)  # which has no attributes to be set
     interpreter = Interpreter(variables, tools, setup["output_chars"])
     signal.signal(signal.SIGPROF, interpreter.check_time)
     signal.setitimer(signal.ITIMER_PROF, 0.05, 0.05)
@@ -1299,16 +1318,16 @@ class Sandbox(contextlib.AbstractContextManager):
 
     def _setup(self) -> Iterator:
         """Yield what a worker needs to know, and the variables in pieces."""
-        texts = [(name, isinstance(value, str)) for name, value in self.variables.items()]
-        yield json_line(
-            {
-                "variables": texts,
-                "tools": list(self.tools),
-                "cell_seconds": self.cell_seconds,
-                "memory_mb": self.memory_mb,
-                "output_chars": self.output_chars,
-            }
-        )
+        setup = {
+            "variables": [],
+            "tools": list(self.tools),
+            "cell_seconds": self.cell_seconds,
+            "memory_mb": self.memory_mb,
+            "output_chars": self.output_chars,
+        }
+        for name, value in self.variables.items():
+            setup["variables"].append((name, isinstance(value, str)))
+        yield json_line(setup)
         for value in self.variables.values():
             text = value if isinstance(value, str) else json.dumps(value)
             for start in range(0, len(text), CHUNK):
@@ -1358,8 +1377,8 @@ class Sandbox(contextlib.AbstractContextManager):
         """Wait for a moment until the socket can be read or written."""
         poll = select.poll()
         poll.register(self._socket, event)
-        seconds = min(max(self._deadline - time.monotonic(), 0), 0.25)
-        return bool(poll.poll(seconds * 1000))
+        left = max(self._deadline - time.monotonic(), 0)
+        return bool(poll.poll(1000 * min(left, 0.25)))
 
     def _kill(self):
         """Kill the worker; one that did not say hello yet ends by itself when it finds us gone."""
