@@ -1,7 +1,7 @@
 """What a person sees: the command line, the live view, events, the trace, the demo, the README.
 
 The program is started as a user starts it, against a loopback server. Not here: signals
-(test_limits.py).
+(test_limits.py), encodings, folders and odd standard inputs (test_files.py).
 """
 
 import io
@@ -86,44 +86,22 @@ def test_the_answer_and_nothing_else_goes_to_stdout(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "stdin", "context"),
     [
-        (["a.txt"], None, ["str", "first\n"]),
-        (["a.txt", "b.txt"], None, ["dict", {"a.txt": "first\n", "b.txt": "zwei ä"}]),
-        (["-"], "piped ☃".encode(), ["str", "piped ☃"]),
-        ([], b"piped", ["str", "piped"]),
-        ([], None, ["str", "The question"]),
-        (["a.txt"], b"not read", ["str", "first\n"]),
-        (["empty.txt"], None, ["str", ""]),
-        (["crlf.txt"], None, ["str", "one\r\ntwo"]),
+        (["a.txt"], None, "first\n"),
+        (["a.txt", "d/a.txt"], None, {"a.txt": "first\n", "d/a.txt": "zwei ä"}),
+        (["-"], "piped ☃".encode(), "piped ☃"),
+        (["-", "a.txt"], b"piped", {"-": "piped", "a.txt": "first\n"}),
+        ([], b"piped", "piped"),
+        ([], None, "The question"),
+        (["a.txt"], b"not read", "first\n"),
     ],
 )
 def test_files_and_pipes_become_the_context(arguments, stdin, context, tmp_path):
-    for name, data in {
-        "a.txt": b"first\n",
-        "b.txt": "zwei ä".encode(),
-        "empty.txt": b"",
-        "crlf.txt": b"one\r\ntwo",
-    }.items():
-        (tmp_path / name).write_bytes(data)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "a.txt").write_text("first\n")
+    (tmp_path / "d/a.txt").write_bytes("zwei ä".encode())
     run = cli(Script(repl(SHOW)), "The question", *arguments, stdin=stdin, cwd=tmp_path)
     assert run.status == 0, run.err
-    assert json.loads(run.out) == context
-
-
-def test_files_of_one_name_in_two_folders_are_both_there(tmp_path):
-    for folder in "ab":
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "x.txt").write_text(folder)
-    run = cli(
-        Script(repl("FINAL(sorted(context.values()))")), "Q", "a/x.txt", "b/x.txt", cwd=tmp_path
-    )
-    assert json.loads(run.out) == ["a", "b"]
-
-
-def test_a_file_that_is_not_utf8_is_read_all_the_same(tmp_path):
-    (tmp_path / "x.bin").write_bytes(b"caf\xe9 \xff end")
-    run = cli(Script(repl("FINAL([context[:3], context[-3:]])")), "Q", str(tmp_path / "x.bin"))
-    assert run.status == 0, run.err
-    assert json.loads(run.out) == ["caf", "end"]
+    assert json.loads(run.out) == [type(context).__name__, context]
 
 
 @pytest.mark.parametrize(
@@ -133,18 +111,14 @@ def test_a_file_that_is_not_utf8_is_read_all_the_same(tmp_path):
         ("FINAL('two\\nlines')", "two\nlines\n"),
         ("FINAL(42)", "42\n"),
         ("FINAL('')", "\n"),
+        ("FINAL({'ä': [1, None, True]})", '{"ä": [1, null, true]}\n'),
         ("FINAL('x' * 3_000_000)", "x" * 3_000_000 + "\n"),
     ],
-    ids=["text", "lines", "number", "nothing", "long"],
+    ids=["text", "lines", "number", "nothing", "structure", "long"],
 )
 def test_the_answer_as_it_is_printed(code, out):
     run = cli(Script(repl(code)), "Q")
     assert (run.status, run.out) == (0, out)
-
-
-def test_an_answer_with_structure_is_printed_as_json():
-    run = cli(Script(repl("FINAL({'ä': [1, None, True]})")), "Q")
-    assert json.loads(run.out) == {"ä": [1, None, True]}
 
 
 def test_an_answer_that_cannot_be_encoded_is_printed_all_the_same():
@@ -188,8 +162,10 @@ def test_every_flag_at_once(tmp_path):
         values = {"--base-url": server.url, "--trace": str(tmp_path / "t.json")}
         arguments = [x for flag, value in FLAGS.items() for x in (flag, values.get(flag, value))]
         arguments += ["--price", "other=1,0.1,10"]  # max_cost needs to know each of them
-        process = start(["Q", *arguments], None, {"OPENAI_API_KEY": ""}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = start(
+            ["Q", *arguments], None, {"OPENAI_API_KEY": ""}, stdin=subprocess.DEVNULL, **pipes
+        )
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, b"leaf\n"), err
     assert [r["model"] for r in server.requests] == ["other", "small"]
@@ -203,47 +179,58 @@ def test_help_explains_every_flag():
     run = cli(Script(""), "--help", COLUMNS="100")
     assert (run.status, run.err) == (0, "")
     described = re.split(r"\n(?=  -)", run.out)
-    for flag in [*FLAGS, "--quiet", "--verbose"]:
+    for flag in [*FLAGS, "--quiet", "--verbose", "--json"]:
         text = next(part for part in described if re.match(rf"\s*{flag}\s", part))
         assert len(re.sub(r"--?\S+|\b[A-Z_=,]+\b", "", text).split()) >= 2, text
     assert "3" in next(part for part in described if part.strip().startswith("--max-depth"))
     assert all(len(line) <= 100 for line in run.out.splitlines())
 
 
+def test_options_are_json_where_they_can_be_and_headers_are_text(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    given = {"seed": "7", "reasoning_effort": "low", "extra": '{"a": [1]}', "text": "a=b"}
+    flags = [x for name, value in given.items() for x in ("--option", f"{name}={value}")]
+    flags += ["--header", "X-Number=7", "--header", "X-Text= a=b ", "--max-depth", "0"]
+    with Server(lambda body: "yes") as server:
+        assert rlm.main(["Q", "--quiet", "--base-url", server.url, *flags]) == 0
+    sent = {"seed": 7, "reasoning_effort": "low", "extra": {"a": [1]}, "text": "a=b"}
+    assert sent.items() <= server.requests[0].items()
+    assert (server.headers[0]["X-Number"], server.headers[0]["X-Text"]) == ("7", "a=b")
+
+
 @pytest.mark.parametrize(
-    ("option", "sent"),
+    ("replies", "flags", "reason"),
     [
-        ("seed=7", {"seed": 7}),
-        ("reasoning_effort=low", {"reasoning_effort": "low"}),
-        ('extra={"a": [1]}', {"extra": {"a": [1]}}),
-        ("stream_it=false", {"stream_it": False}),
-        ("text=a=b", {"text": "a=b"}),
+        ([repl("FINAL({'n': 3})")], [], "final"),
+        (["It is 3."], [], "text"),
+        ([repl("1"), "It is 3."], ["--max-turns", "1"], "max_turns"),
+        ([repl("llm_query('q')"), "It is 3."], ["--max-calls", "1"], "limit"),
     ],
 )
-def test_options_are_json_where_they_can_be(option, sent):
-    run = cli(Script(leaf=lambda text: "yes"), "Q", "--max-depth", "0", "--option", option)
-    assert run.out == "yes\n"
-    assert sent.items() <= run.requests[0].items()
+def test_how_it_ended_is_told(replies, flags, reason):
+    """An answer that was asked for outright is an answer; the last line says how it came about."""
+    run = cli(Script(*replies), "Q", *flags, "--json")
+    shown = json.loads(run.out)
+    assert run.status == 0
+    assert (shown["answer"], shown["finish_reason"]) in [({"n": 3}, reason), ("It is 3.", reason)]
+    assert shown["usage"]["calls"] == len(run.requests)
+    assert set(shown) == {"answer", "finish_reason", "usage"}
+    assert run.err.splitlines()[-1].endswith(f"ended by {reason}") == (reason != "final")
 
 
 ERRORS = {  # what is wrong: (arguments, reply of the model, status, what the line says)
     "missing file": (["Q", "no-such-file"], "", 1, "no-such-file"),
-    "a folder": (["Q", "."], "", 1, "directory"),
     "wrong key": (["Q"], Fault(401, {"error": {"message": "bad key"}}), 1, "401"),
     "no such model": (["Q"], Fault(404, {"error": {"message": "no model"}}), 1, "no model"),
     "server down": (["Q", "--tries", "1"], Fault(503), 1, "503"),
-    "nobody there": (
-        ["Q", "--base-url", "http://127.0.0.1:1/v1", "--tries", "1"],
-        "",
-        1,
-        "127.0.0.1",
-    ),
+    "nobody": (["Q", "--base-url", "http://127.0.0.1:1/v1", "--tries", "1"], "", 1, "127.0.0.1"),
     "trace": (["Q", "--trace", "no/such/folder/t.json"], "", 1, "no/such/folder/t.json"),
     "prompts": (["Q", "--prompts", "no/such/folder"], "", 1, "no/such/folder"),
     "no question": ([], "", 2, "usage"),
     "unknown flag": (["Q", "--nonsense"], "", 2, "--nonsense"),
     "not a number": (["Q", "--max-depth", "many"], "", 2, "--max-depth"),
     "a bad option": (["Q", "--option", "nonsense"], "", 2, "--option"),
+    "a bad header": (["Q", "--header", "nonsense"], "", 2, "--header"),
     "a bad price": (["Q", "--price", "m=1"], "", 2, "--price"),
 }
 
@@ -269,27 +256,6 @@ def test_flags_stand_anywhere(order, tmp_path):
     assert json.loads(run.out) == {"a": "1", "b": "2"}
 
 
-def test_without_a_key_the_variables_are_named():
-    run = subprocess.run(
-        [sys.executable, str(ROOT / "rlm.py"), "Q"],
-        env={k: v for k, v in os.environ.items() if not k.startswith("OPENAI")},
-        stdin=subprocess.DEVNULL,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (run.returncode, run.stdout) == (1, "")
-    assert "Traceback" not in run.stderr
-    assert all(name in run.stderr for name in ("OPENAI_API_KEY", "--api-key"))
-
-
-@pytest.mark.parametrize("flags", [["--max-turns", "1"], ["--max-calls", "1"]])
-def test_an_answer_that_was_asked_for_outright_is_an_answer(flags):
-    run = cli(Script(repl("llm_query('q')"), "my best guess"), "Q", *flags)
-    assert (run.status, run.out) == (0, "my best guess\n")
-
-
 def test_main_returns_the_status(capsys, monkeypatch):
     with Server(Script(repl("FINAL(1)")).reply) as server:
         monkeypatch.setattr(sys, "stdin", io.StringIO())
@@ -298,18 +264,15 @@ def test_main_returns_the_status(capsys, monkeypatch):
         assert capsys.readouterr() == ("1\n", "")
         assert rlm.main(["Q", "no-such-file", *flags]) == 1
         assert "no-such-file" in capsys.readouterr().err
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        assert rlm.main(["Q", "--quiet"]) == 1
+        assert re.search("OPENAI_API_KEY.*--api-key", capsys.readouterr().err)
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback():
     with Server(Script(repl("FINAL('x' * 3_000_000)")).reply) as server:
-        process = start(
-            ["Q"],
-            server,
-            {},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        pipes = dict.fromkeys(["stdout", "stderr"], subprocess.PIPE)
+        process = start(["Q"], server, {}, stdin=subprocess.DEVNULL, **pipes)
         process.stdout.read(10)
         process.stdout.close()
         err = process.stderr.read().decode()
@@ -344,15 +307,8 @@ def shown_run() -> Script:
 
 
 def test_not_a_terminal_is_plain_lines():
-    run = cli(
-        shown_run(),
-        "The question",
-        "--model",
-        "mock-model",
-        "--sub-model",
-        "tiny-model",
-        stdin=b"data " * 500,
-    )
+    models = ["--model", "mock-model", "--sub-model", "tiny-model"]
+    run = cli(shown_run(), "The question", *models, stdin=b"data " * 500)
     assert run.out == "leaf\n"
     assert "\x1b" not in run.err
     assert "\r" not in run.err
@@ -371,9 +327,22 @@ def test_not_a_terminal_is_plain_lines():
     assert all(len(line) <= 200 for line in lines)
 
 
-def test_cost_is_shown_where_it_is_known():
-    run = cli(Script(repl("FINAL(1)")), "Q", "--model", "m", "--price", "m=1000,1000,1000")
-    assert re.search(r"\$\d+\.\d+", run.err.splitlines()[-1])
+@pytest.mark.parametrize(
+    ("price", "cost"), [("1000", r"\$\d+\.\d\d"), ("0.001", r"\$0\.0{4,}[1-9]\d")]
+)
+def test_cost_is_shown_where_it_is_known(price, cost):
+    run = cli(
+        Script(repl("FINAL(1)")), "Q", "--model", "m", "--price", f"m={price},{price},{price}"
+    )
+    assert re.search(rf" {cost} ", run.err.splitlines()[-1])
+
+
+def test_no_resource_is_left_open_at_exit():
+    with Server(Script(repl("FINAL(llm_query('q'))")).reply) as server:
+        flags = ["-W", "error", "-X", "dev", str(ROOT / "rlm.py"), "Q", "--quiet"]
+        run = subprocess.run([sys.executable, *flags, "--base-url", server.url], text=True,
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)  # fmt: skip
+    assert (run.returncode, run.stdout, run.stderr) == (0, "leaf\n", "")
 
 
 def test_quiet_shows_nothing_but_an_error():
@@ -384,12 +353,15 @@ def test_quiet_shows_nothing_but_an_error():
     assert "no model" in run.err
 
 
-def test_verbose_shows_code_and_output_in_full():
+def test_verbose_shows_code_and_output_in_full_and_failed_calls():
     long = "\n".join(f"print('line {i} of the output')" for i in range(40))
-    run = cli(Script(repl(long), repl("FINAL(1)")), "Q", "--verbose")
+    refused = Fault(400, {"error": {"message": "refused by the script"}})
+    script = Script(repl(long), repl("llm_query('q')"), repl("FINAL(1)"), leaf=lambda _: refused)
+    run = cli(script, "Q", "--verbose")
     assert "\x1b" not in run.err
     assert all(f"print('line {i} of the output')" in run.err for i in range(40))
     assert all(re.search(rf"(?<!print\(')line {i} of the output", run.err) for i in range(40))
+    assert re.search(r"(?m)^.*· q → ✗ ModelError: 400 .*refused by the script", run.err)
 
 
 def on_terminal(script: Script, *arguments: str, columns: int = 80, **env: str) -> tuple[str, str]:
@@ -628,18 +600,6 @@ def test_events_are_those_that_are_documented():
     assert "on_event" in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.filterwarnings("ignore:no more events")
-def test_a_callback_that_raises_does_not_break_the_run():
-    def on_event(event):
-        raise ValueError("from the callback")
-
-    script = Script(
-        repl("r = llm_query_batched(['CHILD'] * 3, ['-'] * 3, recurse=True)\nFINAL(r)"),
-        CHILD=[repl("FINAL('x')")],
-    )
-    assert RLM(model=script, on_event=on_event).completion("Q", "c").answer == ["x"] * 3
-
-
 # The trace
 
 
@@ -747,8 +707,8 @@ def test_a_run_killed_in_the_middle_leaves_a_trace_that_loads(moment, tmp_path):
         CHILD=[repl("print('x' * 5_000)\nr = llm_query('q')\nFINAL(r)")],
     )
     with Server(script.reply) as server:
-        process = start(["Q", "--trace", str(path)], server, {}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        null = dict.fromkeys(["stdin", "stdout", "stderr"], subprocess.DEVNULL)
+        process = start(["Q", "--trace", str(path)], server, {}, **null)
         assert until(lambda: len(server.requests) >= moment)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -778,12 +738,12 @@ def test_text_of_every_kind_in_a_trace(tmp_path):
 # The demo and the README
 
 
-def test_the_demo_prints_the_winner():
+def test_the_demo_prints_the_winner(clean_env):
     winners = set()
     for seed in "123":
         run = subprocess.run(
             [sys.executable, str(ROOT / "tests/demo.py"), "--seed", seed],
-            env={k: v for k, v in os.environ.items() if not k.startswith("OPENAI")},
+            env=clean_env,
             stdin=subprocess.DEVNULL,
             check=False,
             capture_output=True,
