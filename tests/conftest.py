@@ -6,6 +6,7 @@ business of `server.py`.
 
 import json
 import os
+import re
 import sys
 import textwrap
 import time
@@ -18,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from rlm import RLM  # noqa: E402 (its folder had to be on the path first)
+from rlm import RLM
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -80,6 +81,14 @@ def cell(code: str, context: Any = "some text", **options: Any) -> str:
     script = Script(repl(code), repl("FINAL('end')"))
     RLM(model=script, **options).completion("Do it", context)
     return outputs(script)[0]
+
+
+def replies(section: str) -> list[tuple[Any, str]]:
+    """The replies of a section of replies.txt, each after its answer."""
+    text = (ROOT / "tests/replies.txt").read_text("utf-8")
+    (text,) = re.findall(rf"(?ms)^=== {section}\b.*?\n(.*?)(?:\n===|\Z)", text)
+    found = re.findall(r"(?ms)^--- (.*?)\n(.*?)(?=\n--- |\Z)", text.rstrip("\n"))
+    return [(json.loads(answer), reply) for answer, reply in found]
 
 
 def table() -> dict[int, int]:
