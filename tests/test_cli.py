@@ -5,6 +5,7 @@ The program is started as a user starts it, against a loopback server. Not here:
 """
 
 import io
+import itertools
 import json
 import os
 import re
@@ -394,9 +395,12 @@ def on_terminal(script: Script, *arguments: str, columns: int = 80, **env: str) 
 
 def screen(text: str, columns: int) -> list[str]:
     """What stands on the terminal in the end: a line may be begun anew, and have colours."""
-    lines = [re.sub(r"\x1b\[\d*m", "", line.rpartition("\r\x1b[K")[2]) for line in text.split("\n")]
-    assert not any("\x1b" in line or "\r" in line or len(line) > columns for line in lines)
-    return [line.rstrip() for line in lines]
+    lines = [re.sub(r"\x1b\[\d*m", "", line).split("\r\x1b[K") for line in text.split("\n")]
+    for part in itertools.chain(*lines):
+        assert "\x1b" not in part
+        assert "\r" not in part
+        assert len(part) <= columns
+    return [parts[-1].rstrip() for parts in lines]
 
 
 @linux_only
@@ -405,8 +409,10 @@ def test_a_terminal_shows_a_tree(columns):
     out, seen = on_terminal(shown_run(), "--model", "mock-model", columns=columns)
     assert out == "leaf\n"
     assert "\x1b[" in seen
-    tree, _, summary = seen.rstrip().rpartition("\n")  # the last line may be longer, and is whole
-    lines = screen(tree.replace("\r\n", "\n"), columns)
+    tree, _, summary = (
+        seen.replace("\r\n", "\n").rstrip().rpartition("\n")
+    )  # the last line may be longer, and is whole
+    lines = screen(tree, columns)
     text = "\n".join(lines)
     for word in ("mock-model", "look = context[:4]", "first output", "KeyError: 'missing'", "3/3"):
         assert word in text, text
