@@ -192,7 +192,7 @@ def is_dunder(name: str) -> bool:
 
 def is_private(name: str) -> bool:
     """Return whether a name belongs to whoever made the object."""
-    return name[0] == "_" and not is_dunder(name) and name not in TUPLE_NAMES
+    return name[:1] == "_" and not is_dunder(name) and name not in TUPLE_NAMES
 
 
 def refusal(name: str) -> str:
@@ -331,7 +331,7 @@ def own(obj, name):
     if type(obj).__module__ == MAIN or is_own(obj):  # the first is nearly always true, and fast
         return obj
     free = isinstance(obj, (BaseException, types.SimpleNamespace, decimal.Context))
-    if free and name[0] != "_":
+    if free and name[:1] != "_":
         return obj
     raise AttributeError(f"{name!r} of a {type(obj).__name__!r} is refused: no cell made it")
 
@@ -341,6 +341,8 @@ def safe_getattr(obj, name, *default):
     if type(name) is not str:  # a heir could be one name here, and another one below
         raise TypeError("the name of an attribute must be a str")
     if refused(name):
+        raise AttributeError(refusal(name))
+    if name == "obj" and isinstance(obj, BaseException):  # what an attribute was missing of
         raise AttributeError(refusal(name))
     if name == "__class__":
         return Type(obj)
@@ -407,16 +409,24 @@ def safe_hasattr(obj, name):
 
 def write_by(obj, method, *args):
     """`object.__setattr__(self, "x", 1)`, `super().__setattr__("x", 1)` and the like for cells."""
-    target = obj.__self__ if type(obj) is super else obj
     if is_class(obj):
-        target, *args = args
-    safe_write(getattr(object, method), target, *args)
+        target, name = args[:2]
+    else:
+        target, name = obj, args[0]
+    check_name(name)
+    own(target, name)
+    getattr(obj, method)(*args)
+
+
+def check_name(name):
+    """Refuse the name of an attribute that a cell may not write."""
+    if type(name) is not str or refused(name, DEFINABLE):
+        raise AttributeError(refusal(str(name)))
 
 
 def safe_write(write, obj, name, *value):
     """`setattr` and `delattr` for cells."""
-    if type(name) is not str or refused(name, DEFINABLE):
-        raise AttributeError(refusal(str(name)))
+    check_name(name)
     write(own(obj, name), name, *value)
 
 
@@ -460,7 +470,7 @@ def safe_eval(source, globals=None, locals=None):
         names = names_of(frame.f_globals) | names_of(frame.f_locals) | names
     else:
         names = names_of(globals) | names
-    return eval(compile_cell(source, f"{CELL}eval>", "eval"), names | BARE)
+    return eval(compile_cell(source.strip(), f"{CELL}eval>", "eval"), names | BARE)
 
 
 def safe_patterns(*classes):
@@ -613,7 +623,8 @@ def safe_recursion_limit(limit):
 
 def format_exc():
     """`traceback.format_exc` for cells."""
-    return describe(sys.exc_info()[1])
+    error = sys.exc_info()[1]
+    return describe(error) if error else "NoneType: None"
 
 
 def print_exc(*, file=None):
@@ -637,7 +648,8 @@ STAND_INS = {
     "traceback": {"format_exc": format_exc, "print_exc": print_exc},
     "typing": {
         "Type": Type,
-        **dict.fromkeys(["final", "override", "runtime_checkable"], lambda marked: marked),
+        "runtime_checkable": lambda cls: typing.runtime_checkable(own(cls, "_")),
+        **dict.fromkeys(["final", "override"], lambda marked: marked),
     },
     "warnings": dict.fromkeys(
         ["warn", "filterwarnings", "simplefilter", "catch_warnings"], nothing
@@ -656,7 +668,7 @@ def harden():
             names |= set(getattr(module, "__all__", public))
         # not named as the module, or `from json import decoder` would look in sys.modules
         view = View(f"{name} (safe part)", module.__doc__)
-        for one in names - {word[1:] for word in words}:
+        for one in names - {word[1:] for word in words if word[0] == "-"}:
             value = getattr(module, one, module)  # some names are newer than Python 3.11
             if not isinstance(value, types.ModuleType):
                 vars(view)[one] = value
@@ -788,8 +800,10 @@ class Interpreter:
 
     def FINAL(self, value=None):
         """End the run with `value`, any JSON value."""
-        value = json.loads(json.dumps(value, default=plain_or_list))
-        self.final = self.final or Final(value)
+        text = json.dumps(value, default=plain_or_list)
+        if len(text) > FRAME_BYTES - (1 << 20):
+            raise ValueError(f"{len(text):,} bytes of JSON; an answer takes {FRAME_BYTES:,}")
+        self.final = self.final or Final(json.loads(text))
         raise SystemExit
 
     def FINAL_VAR(self, name):
@@ -858,7 +872,8 @@ class Interpreter:
             if reserve:
                 reserve.close()
             error = describe(problem)
-        self.restore()
+        finally:
+            self.restore()
         return error
 
 
@@ -877,6 +892,7 @@ SYSCALLS = """
 MACHINES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2)}  # audit number, column above
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # instructions of the filter
 REFUSE, ALLOW = 0x50001, 0x7FFF0000  # what it returns: the error EPERM, or the call goes through
+LIBC = ctypes.CDLL(None)
 SET_DEATH_SIGNAL, SET_SECCOMP, SET_NO_NEW_PRIVS = 1, 22, 38  # options of prctl(2)
 
 
@@ -885,6 +901,7 @@ def instruction(code: int, value: int, if_equal: int = 0) -> bytes:
     return struct.pack("HBBI", code, if_equal, 0, value)
 
 
+@functools.cache
 def seccomp_filter(machine: str) -> list[bytes]:
     """Return the program that the kernel runs before each system call.
 
@@ -913,7 +930,8 @@ def seccomp_filter(machine: str) -> list[bytes]:
 
 def lock_down(memory_mb: int) -> tuple[str, ...]:
     """Take from this process, for good, all that a cell must not have; return the walls that hold."""
-    with contextlib.suppress(OSError), open("/proc/self/statm") as memory:  # on Linux
+    # on Linux; there may be a lower limit already
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/statm") as memory:
         pages = int(memory.read().split()[0])
         limit = pages * mmap.PAGESIZE + (memory_mb << 20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -925,9 +943,8 @@ def lock_down(memory_mb: int) -> tuple[str, ...]:
     program = seccomp_filter(machine)
     code = ctypes.create_string_buffer(b"".join(program))
     header = struct.pack("HP", len(program), ctypes.addressof(code))
-    prctl = ctypes.CDLL(None).prctl
-    prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if prctl(SET_SECCOMP, 2, header, 0, 0):
+    LIBC.prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if LIBC.prctl(SET_SECCOMP, 2, header, 0, 0):
         return ("language", "rlimits")
     return ("language", "rlimits", "seccomp")
 
@@ -1032,7 +1049,9 @@ def work(fd: int):
 def serve(fd: int):
     """Be the fork server: fork a worker for each socket that comes."""
     control = socket.socket(fileno=fd)
-    harden()
+    Interpreter({}, {}).run("1")  # so that workers find all that a cell needs
+    if os.uname().machine in MACHINES:
+        seccomp_filter(os.uname().machine)  # the same
     for name in PRELOADED:
         with contextlib.suppress(ImportError):  # 3.11 has no _pylong
             importlib.import_module(name)
@@ -1052,7 +1071,7 @@ def serve(fd: int):
         if pid == 0:
             control.close()
             if sys.platform == "linux":  # die with this server
-                ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
+                LIBC.prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
             with contextlib.suppress(EOFError, OSError):
                 work(fds[0])
             os._exit(0)
@@ -1113,6 +1132,7 @@ module.serve({theirs.fileno()})"""
 
     def stop(self):
         """End the server and its workers."""
+        self.control.shutdown(socket.SHUT_RDWR)  # forked children may hold copies of it
         self.control.close()
         self.process.wait()
         self.process.stderr.close()
@@ -1127,7 +1147,10 @@ def fork_worker() -> socket.socket:
     with LOCK:
         pid = os.getpid()
         server = SERVERS.get(pid)
-        if server is None or server.process.poll() is not None:
+        if server and server.process.poll() is not None:  # it died
+            server.stop()
+            server = None
+        if server is None:
             SERVERS[pid] = server = ForkServer()
         return server.fork()
 
@@ -1171,6 +1194,8 @@ def background_loop(pid: int):
     thread.start()
 
     def stop():
+        if os.getpid() != pid:
+            return
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -1260,6 +1285,7 @@ class Sandbox(contextlib.AbstractContextManager):
             self._kill()
             raise
         finally:
+            self._deadline = float("inf")
             self._running.release()
 
     def close(self):
@@ -1268,8 +1294,8 @@ class Sandbox(contextlib.AbstractContextManager):
         if self._running.acquire(blocking=False):  # else run() sees it, and closes the socket
             self._kill()
             self._running.release()
-        elif self._hello:
-            self._signal(self._hello)
+        else:
+            self._signal()
 
     def _converse(self, code: str) -> Result:
         """Hand over a cell, call the tools that it asks for, and return its result."""
@@ -1305,6 +1331,9 @@ class Sandbox(contextlib.AbstractContextManager):
         try:
             self._socket = self._socket or fork_worker()
             hello = self._exchange(self._setup())
+        except TimeoutError:
+            self._kill()
+            raise
         except (EOFError, OSError) as error:
             self._kill()
             if self._closed:
@@ -1352,7 +1381,7 @@ class Sandbox(contextlib.AbstractContextManager):
                 raise TimeoutError("the time of the run is over")
             if used - self._cpu_start > self.cell_seconds + 1:
                 raise TimeoutError(f"it computed for {self.cell_seconds:g} s, deaf to signals")
-            if halfway and now - since > FRAME_SECONDS:
+            if halfway and self._hello and now - since > FRAME_SECONDS:
                 raise TimeoutError("it was too slow in the middle of a message")
             if now - since > (self.cell_seconds + 2 if self._hello else START_SECONDS):
                 raise TimeoutError("it stopped answering")
@@ -1382,18 +1411,19 @@ class Sandbox(contextlib.AbstractContextManager):
 
     def _kill(self):
         """Kill the worker; one that did not say hello yet ends by itself when it finds us gone."""
-        if self._hello:
-            self._signal(self._hello)
+        self._signal()
         if self._socket:
             self._socket.close()
         self._hello = None
         self._socket = None
         self._rest = b""
 
-    def _signal(self, hello: dict):
-        """Kill a worker."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(hello["pid"], signal.SIGKILL)
+    def _signal(self):
+        """Kill the worker, if it has said hello."""
+        hello = self._hello
+        with contextlib.suppress(OSError):
+            if hello:
+                os.kill(hello["pid"], signal.SIGKILL)
 
     def _cpu(self) -> float:
         """Return the CPU seconds of the worker so far; 0 where the platform does not tell."""
