@@ -39,26 +39,34 @@ def test_from_question_to_answer():
     assert "How long?" in script.requests[0][1]["content"]
 
 
-@pytest.mark.parametrize(
-    "value",
-    ["text", "", "Zürich ☃ \U0001f600", 3, -1.5, True, None, [1, [2, {"a": None}]], {"k": ["v"]}],
-    ids=repr,
-)
-def test_a_final_answer_is_any_json_value(value):
-    done = RLM(model=Script(repl(f"FINAL({value!r})"))).completion("Q", "c")
+VALUES = ["text", "", "Zürich ☃ \U0001f600", "quotes \"'", "\ud83d lone", 3, -1.5, True, False, []]
+VALUES += [[1, [2, {"a": None}]], {"k": ["v"], "": 1}]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=ascii)
+def test_contexts_and_answers_are_any_json_value(value):
+    done = RLM(model=Script(repl("FINAL([context, type(context).__name__])"))).completion(
+        "Q", value
+    )
+    assert done.answer == [value, type(value).__name__]
+    done = RLM(model=Script(repl("FINAL(context)"))).completion("Q", value)
     assert done.answer == value
     assert type(done.answer) is type(value)
     assert isinstance(str(done), str)
 
 
-CONTEXTS = ["", "text", "quotes \"'", "\ud83d lone", 7, 2.5, False, [], ["a", 1, None], {"": 1}]
-
-
-@pytest.mark.parametrize("context", CONTEXTS, ids=ascii)
-def test_the_context_is_any_json_value(context):
-    script = Script(repl("FINAL([type(context).__name__, context])"))
-    expected = [type(context).__name__, context]
-    assert RLM(model=script).completion("Q", context).answer == expected
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        ("try:\n    FINAL(1)\nexcept:\n    FINAL(2)\nFINAL(3)", 1),  # no except holds it
+        ("v = [1, 2]\nFINAL_VAR('v')", [1, 2]),
+        ("v = [1, 2]\nFINAL_VAR(v)", [1, 2]),
+        ("FINAL(None)", None),
+    ],
+)
+def test_final_ends_the_cell(code, answer):
+    done = RLM(model=Script(repl(code), repl("FINAL(4)"))).completion("Q", "c")
+    assert (done.answer, done.turns) == (answer, 1)
 
 
 def test_an_answer_that_is_long_or_no_json():
@@ -127,25 +135,6 @@ def test_the_model_sees_what_is_left():
     assert lines[1].startswith("[turn 2 of 30 · 87 min left · 41 calls left")
     assert re.search(r"\[turn 1 of 30 · \d\d s left\]$", cell("1", max_seconds=50))
     assert cell("1").endswith("[turn 1 of 30]")
-
-
-def test_final_ends_the_cell_and_no_except_holds_it():
-    script = Script(repl("try:\n    FINAL(1)\nexcept:\n    FINAL(2)\nFINAL(3)"), repl("FINAL(4)"))
-    done = RLM(model=script).completion("Q", "c")
-    assert (done.answer, done.turns) == (1, 1)
-
-
-@pytest.mark.parametrize("code", ["FINAL_VAR('v')", "FINAL_VAR(v)"])
-def test_final_var_in_code(code):
-    script = Script(repl(f"v = [1, 2]\n{code}"), repl("FINAL('not')"))
-    assert RLM(model=script).completion("Q", "c").answer == [1, 2]
-
-
-def test_out_of_turns_the_best_answer_is_asked_for():
-    script = Script(repl("a = 1"), repl("b = 2"), "Probably 3.")
-    done = RLM(model=script, max_turns=2).completion("Q", "c")
-    assert (done.answer, done.finish_reason) == ("Probably 3.", "max_turns")
-    assert (done.turns, done.usage.calls, len(script.requests)) == (2, 3, 3)
 
 
 def test_depth_zero_asks_the_model_directly():
