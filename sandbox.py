@@ -163,13 +163,13 @@ DEFINABLE = SETUP | dunders("""
     complex round trunc floor ceil neg pos abs invert add sub mul matmul truediv floordiv mod divmod
     pow lshift rshift and xor or radd rsub rmul rmatmul rtruediv rfloordiv rmod rdivmod rpow rlshift
     rrshift rand rxor ror iadd isub imul imatmul itruediv ifloordiv imod ipow ilshift irshift iand
-    ixor ior class_getitem name qualname doc future slots main file
+    ixor ior class_getitem name qualname doc future slots
     """)
 READABLE = DEFINABLE | dunders("class dict module members cause context notes annotations")
 FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel", "_abc_impl", "_convert_"}
 GUARDED = {"format", "format_map", "obj", "register"}  # public names that can lead out
 TUPLE_NAMES = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
-NATIVE = """
+COMPILED_AS_IT_IS = """
     AnnAssign Assign Attribute AugAssign Call ClassDef Constant ExceptHandler For FunctionDef
     Global Import ImportFrom Lambda Match MatchAs MatchClass MatchMapping MatchOr MatchSequence
     MatchSingleton MatchStar MatchValue Module Name NamedExpr Nonlocal ParamSpec Starred
@@ -229,7 +229,7 @@ class Policy(RestrictingNodeTransformer):
         if kind in ("AsyncFunctionDef", "AsyncFor", "AsyncWith", "Await"):
             self.error(node, f"async code is refused: {SIDE_BY_SIDE}")
             return node
-        if kind in NATIVE:
+        if kind in COMPILED_AS_IT_IS:
             node = self.node_contents_visit(node)
         else:
             node = super().visit(node)
@@ -345,13 +345,14 @@ def safe_getattr(obj, name, *default):
     if name == "obj" and isinstance(obj, BaseException):  # what an attribute was missing of
         raise AttributeError(refusal(name))
     if name == "__class__":
-        return Type(obj)
+        return SafeType(obj)
     if name in ("__setattr__", "__delattr__"):
         return lambda *args: write_by(obj, name, *args)
     if name == "__dict__" and not is_class(obj):
-        return object.__getattribute__(own(obj, "dict"), name)
+        own(obj, "dict")  # as public as what stands in it
+        return object.__getattribute__(obj, name)
     if name == "__dict__" or is_private(name):
-        own(obj, "_")
+        own(obj, name)
     value = getattr(obj, name, *default)
     if is_dunder(name) and isinstance(value, (dict, types.MappingProxyType)):
         # dataclasses execute what stands in them
@@ -365,10 +366,10 @@ def set_up(obj, method):
     if is_class(target) and not hasattr(method, "__self__"):
 
         def set_up_own(me, *args, **options):
-            return method(own(me, "_"), *args, **options)
+            return method(own(me, "__init__"), *args, **options)
 
         return set_up_own
-    own(obj, "_")
+    own(obj, "__init__")
     return method
 
 
@@ -409,10 +410,7 @@ def safe_hasattr(obj, name):
 
 def write_by(obj, method, *args):
     """`object.__setattr__(self, "x", 1)`, `super().__setattr__("x", 1)` and the like for cells."""
-    if is_class(obj):
-        target, name = args[:2]
-    else:
-        target, name = obj, args[0]
+    target, name, *_ = args if is_class(obj) else (obj, *args)
     check_name(name)
     own(target, name)
     getattr(obj, method)(*args)
@@ -470,7 +468,7 @@ def safe_eval(source, globals=None, locals=None):
         names = names_of(frame.f_globals) | names_of(frame.f_locals) | names
     else:
         names = names_of(globals) | names
-    return eval(compile_cell(source.strip(), f"{CELL}eval>", "eval"), names | BARE)
+    return eval(compile_cell(source.strip(), f"{CELL}eval>", "eval"), names | START_NAMES)
 
 
 def safe_patterns(*classes):
@@ -500,17 +498,17 @@ def safe_import(name, globals=None, locals=None, names=(), level=0):
     return view if names else VIEWS[name.partition(".")[0]]
 
 
-class TypeOfTypes(type):
-    """Lets `Type` pass for `type`, in calls and isinstance(): it tells a type, and makes none."""
+class SafeTypeMeta(type):
+    """Lets `SafeType` pass for `type`, in calls and isinstance(): it tells a type, and makes none."""
 
     def __call__(cls, obj):
-        return Type if is_class(obj) else type(obj)
+        return SafeType if is_class(obj) else type(obj)
 
     def __instancecheck__(cls, obj):
         return is_class(obj)
 
 
-class Type(metaclass=TypeOfTypes):
+class SafeType(metaclass=SafeTypeMeta):
     """`type` for cells: a metaclass could make a class answer as another one."""
 
     __class_getitem__ = classmethod(types.GenericAlias)
@@ -519,8 +517,8 @@ class Type(metaclass=TypeOfTypes):
         raise TypeError("inheriting from type is refused: use a plain class")
 
 
-Type.__name__ = Type.__qualname__ = "type"
-Type.__module__ = "builtins"
+SafeType.__name__ = SafeType.__qualname__ = "type"
+SafeType.__module__ = "builtins"
 
 
 def refusing(message: str, kind: type = RuntimeError) -> Callable:
@@ -552,7 +550,7 @@ SAFE_BUILTINS = {
     },
     "BaseException": Exception,  # or a cell could catch its time limit
     "__import__": safe_import,
-    "type": Type,
+    "type": SafeType,
     "eval": safe_eval,
     "globals": safe_globals,
     "locals": safe_locals,
@@ -571,7 +569,7 @@ SAFE_BUILTINS = {
     "@patterns": safe_patterns,
     "@show": show,
 }
-BARE = {"__name__": MAIN, "__builtins__": SAFE_BUILTINS}
+START_NAMES = {"__name__": MAIN, "__builtins__": SAFE_BUILTINS}
 
 # ----------------------------------------------------------------- views of modules, and stand-ins
 
@@ -601,7 +599,7 @@ def safe_dataclass(cls=None, /, **options):
 
 def safe_abstractmethod(method):
     """`abc.abstractmethod` for cells, which writes to what it is given."""
-    return abc.abstractmethod(own(method, "_"))
+    return abc.abstractmethod(own(method, "__isabstractmethod__"))
 
 
 def safe_wraps(wrapped, *names):
@@ -647,8 +645,8 @@ STAND_INS = {
     "time": {"sleep": refusing("time.sleep() is refused: there is nothing to wait for")},
     "traceback": {"format_exc": format_exc, "print_exc": print_exc},
     "typing": {
-        "Type": Type,
-        "runtime_checkable": lambda cls: typing.runtime_checkable(own(cls, "_")),
+        "Type": SafeType,
+        "runtime_checkable": lambda cls: typing.runtime_checkable(own(cls, "__init__")),
         **dict.fromkeys(["final", "override"], lambda marked: marked),
     },
     "warnings": dict.fromkeys(
@@ -680,7 +678,7 @@ def harden():
     importlib.import_module("csv").field_size_limit(sys.maxsize)  # for all cells
     string.getattr = safe_getattr  # string.Formatter looks here first
     sys.modules[MAIN] = types.ModuleType(MAIN)  # where the library looks for what cells made
-    vars(sys.modules[MAIN]).update(BARE)
+    vars(sys.modules[MAIN]).update(START_NAMES)
 
 
 # --------------------------------------------------------------- cell: run one, tell what happened
@@ -750,7 +748,7 @@ def describe(error: BaseException) -> str:
     return text if len(text) < 4000 else f"{text[:2000]}\n...\n{text[-1900:]}"
 
 
-def plain(value):
+def json_default(value):
     """Return as JSON can have it what tools give besides: dates, sets, dataclasses, arrays."""
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
@@ -765,10 +763,10 @@ def plain(value):
     raise TypeError(f"a {type(value).__name__} is not JSON: pass text, numbers, dicts or lists")
 
 
-def plain_or_list(value):
+def json_default_or_list(value):
     """Return the same for what cells give, of which any iterable becomes a list."""
     try:
-        return plain(value)
+        return json_default(value)
     except TypeError:
         if not isinstance(value, Iterable):
             raise
@@ -796,11 +794,11 @@ class Interpreter:
         self.fixed = variables | tools
         for function in (self.FINAL, self.FINAL_VAR, self.SHOW_VARS):
             self.fixed[function.__name__] = function
-        self.names = BARE | self.fixed
+        self.names = START_NAMES | self.fixed
 
     def FINAL(self, value=None):
         """End the run with `value`, any JSON value."""
-        text = json.dumps(value, default=plain_or_list)
+        text = json.dumps(value, default=json_default_or_list)
         if len(text) > FRAME_BYTES - (1 << 20):
             raise ValueError(f"{len(text):,} bytes of JSON; an answer takes {FRAME_BYTES:,}")
         self.final = self.final or Final(json.loads(text))
@@ -1018,7 +1016,7 @@ def work(fd: int):
 
     def call(tool, /, *args, **kwargs):
         message = {"call": tool, "args": args, "kwargs": kwargs}
-        message = json.dumps(message, default=plain_or_list)
+        message = json.dumps(message, default=json_default_or_list)
         if len(message) > FRAME_BYTES:
             raise ValueError(f"{tool}: {len(message):,} bytes; a call takes {FRAME_BYTES:,}")
         limit = sys.getrecursionlimit()
@@ -1273,7 +1271,7 @@ class Sandbox(contextlib.AbstractContextManager):
             self._cpu_start = self._cpu()
             return self._converse(code)
         except (EOFError, OSError) as lost:
-            self._kill()
+            self._drop_worker()
             if self._closed:
                 raise SandboxError("the sandbox is closed") from None
             why = "killed, out of memory, or recursed too deeply"
@@ -1282,7 +1280,7 @@ class Sandbox(contextlib.AbstractContextManager):
             gone = f"your variables are gone; loaded again: {', '.join(self.variables)}"
             return Result("", f"SandboxError: the worker was lost: {why}; {gone}", None)
         except BaseException:
-            self._kill()
+            self._drop_worker()
             raise
         finally:
             self._deadline = float("inf")
@@ -1292,10 +1290,10 @@ class Sandbox(contextlib.AbstractContextManager):
         """Kill the worker; may be called twice, and from another thread while a cell runs."""
         self._closed = True
         if self._running.acquire(blocking=False):  # else run() sees it, and closes the socket
-            self._kill()
+            self._drop_worker()
             self._running.release()
         else:
-            self._signal()
+            self._kill_process()
 
     def _converse(self, code: str) -> Result:
         """Hand over a cell, call the tools that it asks for, and return its result."""
@@ -1317,7 +1315,7 @@ class Sandbox(contextlib.AbstractContextManager):
             raise SandboxError("the worker called what is no tool")
         try:
             value = settle(self.tools[name](*args, **kwargs))
-            return {"value": json.loads(json.dumps(value, default=plain))}
+            return {"value": json.loads(json.dumps(value, default=json_default))}
         except Exception as error:
             kind = type(error).__name__ if len(error.args) < 2 else None  # UnicodeError takes five
             return {"error": str(error), "kind": kind}
@@ -1332,10 +1330,10 @@ class Sandbox(contextlib.AbstractContextManager):
             self._socket = self._socket or fork_worker()
             hello = self._exchange(self._setup())
         except TimeoutError:
-            self._kill()
+            self._drop_worker()
             raise
         except (EOFError, OSError) as error:
-            self._kill()
+            self._drop_worker()
             if self._closed:
                 raise SandboxError("the sandbox is closed") from None
             raise SandboxError(f"no worker came up: {why_dead() or error!r}") from error
@@ -1409,16 +1407,16 @@ class Sandbox(contextlib.AbstractContextManager):
         left = max(self._deadline - time.monotonic(), 0)
         return bool(poll.poll(1000 * min(left, 0.25)))
 
-    def _kill(self):
+    def _drop_worker(self):
         """Kill the worker; one that did not say hello yet ends by itself when it finds us gone."""
-        self._signal()
+        self._kill_process()
         if self._socket:
             self._socket.close()
         self._hello = None
         self._socket = None
         self._rest = b""
 
-    def _signal(self):
+    def _kill_process(self):
         """Kill the worker, if it has said hello."""
         hello = self._hello
         with contextlib.suppress(OSError):
