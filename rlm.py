@@ -35,6 +35,7 @@ import sys
 import textwrap
 import threading
 import time
+import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -57,6 +58,11 @@ TOO_LONG = {400, 413, 500}  # how servers refuse a request that does not fit; wo
 SHORT = 200  # characters; a shorter message is not worth leaving out
 LAST_SECONDS = 60  # for the last question of a run that has reached a limit
 LONGEST_WAIT = 300  # seconds that a server may ask for, where there is no max_seconds
+
+WAY_OUT = (
+    "decode bytes, or pass json.loads(json.dumps(x, default=str)); "
+    "of a DataFrame df.to_dict('records') or df.to_csv()"
+)
 
 # ------------------------------------------------------------------------------ results and errors
 
@@ -108,13 +114,12 @@ class Reply:
 
     def answer(self) -> str:
         """Return the text; raise ModelError where it is no whole answer."""
-        problem = self.problem
+        if self.problem:
+            raise ModelError(self.problem)
         if self.cut:
-            problem = problem or "the answer was cut off at the length limit"
+            raise ModelError("the answer was cut off at the length limit")
         if not self.text:
-            problem = problem or "the answer is empty"
-        if problem:
-            raise ModelError(problem)
+            raise ModelError("the answer is empty")
         return self.text
 
 
@@ -178,7 +183,9 @@ def plural(number: int, noun: str) -> str:
 
 def dollars(cost: float) -> str:
     """Return "$1.25"; below a cent with two significant digits, "$0.00013"."""
-    digits = 2 if cost >= 0.01 or cost <= 0 else 1 - math.floor(math.log10(cost))
+    digits = 2
+    if 0 < cost < 0.01:
+        digits = 1 - math.floor(math.log10(cost))
     return f"${cost:,.{digits}f}"
 
 
@@ -214,16 +221,9 @@ def price(text: str) -> tuple[str, list[float]]:
     return name, [float(new), float(cached), float(output)]
 
 
-def default_model() -> str:
-    return os.environ.get("RLM_MODEL") or "gpt-5-mini"
-
-
-def default_url() -> str:
-    return os.environ.get("OPENAI_BASE_URL") or OPENAI
-
-
-def default_key() -> str | None:
-    return os.environ.get("OPENAI_API_KEY")
+def environment(name: str, default: str = "") -> Callable:
+    """Return a function that looks a variable of the environment up."""
+    return lambda: os.environ.get(name) or default
 
 
 @dataclass
@@ -233,10 +233,10 @@ class RLM:
     A model is a name, or a function (which may be async) from messages to a str or a `Reply`.
     """
 
-    model: str | Callable = setting("the model", str, default_model)
+    model: str | Callable = setting("the model", str, environment("RLM_MODEL", "gpt-5-mini"))
     sub_model: str | Callable | None = setting("the model below the root, if another", str)
-    base_url: str = setting("an OpenAI-compatible API", str, default_url)
-    api_key: str | None = setting("its key", str, default_key, repr=False)
+    base_url: str = setting("an OpenAI-compatible API", str, environment("OPENAI_BASE_URL", OPENAI))
+    api_key: str | None = setting("its key", str, environment("OPENAI_API_KEY"), repr=False)
     options: dict = setting("NAME=VALUE: one more field of each request", pair, dict)
     headers: dict = setting("NAME=VALUE: one more header", header, dict, repr=False)
     max_depth: int = setting("calls at this depth and below are plain model calls", int, 3)
@@ -253,9 +253,7 @@ class RLM:
     timeout: float = setting("seconds to wait for one answer", float, 600)
     tries: int = setting("tries of a call that fails for a while", int, 10)
     prices: dict = setting("MODEL=INPUT,CACHED,OUTPUT: dollars a million tokens", price, dict)
-    prompts: str = setting(
-        "a folder with prompts in place of the default ones", str, PROMPTS.__str__
-    )
+    prompts: str = setting("a folder with prompts in place of the default ones", str, str(PROMPTS))
     trace: str | None = setting("file for a trace, for Perfetto or speedscope", str)
     tools: dict = setting("{name: function} for the REPL, beside llm_query", None, dict)
     on_event: Callable | None = setting("called with every event: see Node.step")
@@ -266,24 +264,19 @@ class RLM:
 
         Raises RLMError, with the `usage` so far, when the run cannot go on.
         """
-        run = Run(self)
-        try:
+        with Run(self) as run:
             run.prepare()
             require_json(context)
             root = Node(run, prompt, context)
-            root.plain = self.max_depth < 1
-            answer = root.complete()
-            about = {"turns": root.turns, "seconds": run.seconds(), "messages": root.messages}
-            return Completion(answer, root.finish_reason, run.usage, run.deepest, **about)
-        except (RLMError, KeyboardInterrupt) as error:
-            error.usage = run.usage
-            raise
-        except Exception as cause:
-            error = RLMError(f"{type(cause).__name__}: {cause}")
-            error.usage = run.usage
-            raise error from cause
-        finally:
-            run.close()
+            return Completion(
+                answer=root.complete(),
+                finish_reason=root.finish_reason,
+                usage=run.usage,
+                depth=run.deepest,
+                turns=root.turns,
+                seconds=run.seconds(),
+                messages=root.messages,
+            )
 
     def say(self, name: str, **values) -> str:
         """Return a prompt, filled in; one that the folder does not have is the default one."""
@@ -304,9 +297,9 @@ class Node:
         self.rlm = run.rlm
         self.prompt = prompt
         self.context = context
-        self.plain = False  # whether it is one call of the model, without a REPL
         self.name = f"{above.name}.{next(above.children)}" if above else "1"
         self.depth = self.name.count(".")
+        self.plain = self.depth >= self.rlm.max_depth  # one call of the model, without a REPL
         self.children = itertools.count(1)
         self.model = (above and self.rlm.sub_model) or self.rlm.model
         self.span = above.span if above else {}  # the step that is under way
@@ -364,12 +357,14 @@ class Node:
             raise LimitReached("no more model calls: answer from what is there")
         child = Node(self.run, prompt, context, above=self)
         size = len(child.as_one_message())
-        fits = size <= self.rlm.leaf_chars
-        wanted = not fits if recurse is None else recurse
-        child.plain = not wanted or child.depth >= self.rlm.max_depth
-        if child.plain and not fits:
-            fitting = f"{self.rlm.leaf_chars:,} (leaf_chars) fit a plain call"
-            raise ValueError(f"{size:,} characters, {fitting}: cut it up")
+        most = self.rlm.leaf_chars
+        if recurse is None:
+            recurse = size > most
+        child.plain |= not recurse
+        if child.plain and size > most:
+            raise ValueError(
+                f"{size:,} characters, {most:,} (leaf_chars) fit a plain call: cut it up"
+            )
         # the frames of all levels are on the stack of one thread
         sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 50 * child.depth))
         return child
@@ -382,7 +377,8 @@ class Node:
 
     def llm_query_batched(self, prompts: list, contexts: list | None = None, recurse=None) -> list:
         """Answer many prompts in order, side by side; None stands for an answer that failed."""
-        contexts = [None] * len(prompts) if contexts is None else contexts
+        if contexts is None:
+            contexts = [None] * len(prompts)
         lists = isinstance(prompts, list) and isinstance(contexts, list)
         if not lists or len(prompts) != len(contexts):
             raise ValueError("prompts and contexts must be lists of the same length")
@@ -437,10 +433,13 @@ class Node:
             except SandboxError as error:
                 raise RLMError(f"the sandbox does not start: {error}") from error
             self.append("system", self.system())
-            self.append("user", self.task())
+            self.append("user", self.task(about))
             yield repl
-            span.update(answer=self.final.value, finish_reason=self.finish_reason)
-            span.update(turns=self.turns, messages=self.messages, usage=self.run.usage_so_far())
+            span["answer"] = self.final.value
+            span["finish_reason"] = self.finish_reason
+            span["turns"] = self.turns
+            span["messages"] = self.messages
+            span["usage"] = self.run.usage_so_far()
         self.run.repls.discard(repl)
 
     def execute(self, reply: Reply, repl: Sandbox) -> str:
@@ -493,13 +492,12 @@ class Node:
 
     def accept(self, final: Final) -> str:
         """Take it for the answer, unless the caller's check says what is wrong with it."""
-        problem = None
         if self.rlm.check and self.depth == 0 and not self.over:
             problem = self.rlm.check(final.value)
-        if problem is None:
-            self.final = final
-            return ""
-        return self.rlm.say("check", problem=problem)
+            if problem is not None:
+                return self.rlm.say("check", problem=problem)
+        self.final = final
+        return ""
 
     def ask_for_the_best(self, repl: Sandbox, why: str):
         """Ask outright for an answer; the root goes past the limits, and by a minute at most."""
@@ -517,15 +515,11 @@ class Node:
         printed, error = self.run_cells(codes, repl)
         if self.final:
             return
-        fences, outside = split_fences(text)
-        inside = "".join(code for label, code in fences if not label)
-        said = text if outside.strip() and not codes else outside
-        if printed and not error:
-            said = printed
-        said = said.strip() or inside.strip()
-        if not said:
+        if error or not printed.strip():
+            printed = said_in(text, bool(codes))
+        if not printed.strip():
             raise RLMError("no answer: the last reply was code that gave none")
-        self.final = Final(said)
+        self.final = Final(printed.strip())
 
     # -- the conversation
 
@@ -546,10 +540,10 @@ class Node:
                     raise WindowFull(str(error)) from error
                 raise
         text = without_thoughts(reply.text)
-        self.append("assistant", text)
+        kept = text
         if reply.cut and len(text) > SHORT:  # as a whole it may not fit once more
             kept = f"{text[:SHORT]}\n{left_out(len(text) - SHORT)}"
-            self.messages[-1] = {"role": "assistant", "content": kept}
+        self.append("assistant", kept)
         return replace(reply, text=text)
 
     def call(self) -> Reply:
@@ -601,27 +595,22 @@ class Node:
             tools="\n".join(itertools.starmap(tool_line, self.rlm.tools.items())),
         )
 
-    def task(self) -> str:
+    def task(self, about: str) -> str:
         """Return the first message: the question, what the context is, and a sample of it."""
-        limit = self.rlm.leaf_chars // 10
-        whole, shown = sample(self.context, limit)
+        whole, shown = sample(self.context, self.rlm.leaf_chars // 10)
         shown = self.rlm.say("whole" if whole else "sample", shown=shown)
-        about = describe(self.context)
         return self.rlm.say("task", prompt=self.prompt, description=about, sample=shown)
 
     def left(self) -> str:
         """Return what is left: "turn 3 of 30 · 87 min left · 42 calls left"."""
         parts = [f"turn {self.turns} of {self.rlm.max_turns}"]
         for name, amount in self.run.remaining().items():
-            match name:
-                case "seconds" if amount >= 120:
-                    parts.append(f"{amount / 60:.0f} min left")
-                case "seconds":
-                    parts.append(f"{amount:.0f} s left")
-                case "cost":
-                    parts.append(f"{dollars(amount)} left")
-                case _:
-                    parts.append(f"{amount:,} {name} left")
+            shown = f"{amount:,.0f} {name}"
+            if name == "cost":
+                shown = dollars(amount)
+            if name == "seconds" and amount >= 120:
+                shown = f"{amount / 60:.0f} min"
+            parts.append(f"{shown} left")
         return " · ".join(parts)
 
     def output_chars(self) -> int:
@@ -708,6 +697,23 @@ class Run:
         self.broken = None  # the error that ends the run, in whatever sub-call it came up
         self.told = False  # of a server that cuts silently
 
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        """End what is still under way in other threads; an error is an RLMError with the usage."""
+        self.stopped.set()
+        self.sinks.clear()
+        for repl in list(self.repls):
+            repl.close()
+        if error is None:
+            return
+        error.usage = self.usage
+        if isinstance(error, Exception) and not isinstance(error, RLMError):
+            wrapped = RLMError(f"{kind.__name__}: {error}")
+            wrapped.usage = self.usage
+            raise wrapped from error
+
     def prepare(self):
         """Check the configuration and begin the trace, before anything is paid for."""
         taken = RESERVED & self.rlm.tools.keys()
@@ -718,23 +724,20 @@ class Run:
         if self.rlm.trace:
             self.sinks.append(Trace(self.rlm.trace))
 
-    def close(self):
-        """End what is still under way in other threads."""
-        self.stopped.set()
-        self.sinks.clear()
-        for repl in list(self.repls):
-            repl.close()
-
     def seconds(self) -> float:
         """Return how long the run has taken so far."""
         return time.monotonic() - self.began
 
     def remaining(self) -> dict[str, float]:
         """Return what is left of each limit that is set."""
-        tokens = self.usage.prompt_tokens + self.usage.completion_tokens
-        used = (self.seconds(), self.calls, tokens, self.dollars)
-        limits = zip(self.limits.items(), used, strict=True)
-        return {name: max(most - now, 0) for (name, most), now in limits if most is not None}
+        used = {
+            "seconds": self.seconds(),
+            "calls": self.calls,
+            "tokens": self.usage.prompt_tokens + self.usage.completion_tokens,
+            "cost": self.dollars,
+        }
+        set_limits = {name: most for name, most in self.limits.items() if most is not None}
+        return {name: max(most - used[name], 0) for name, most in set_limits.items()}
 
     def left(self) -> float:
         """Return the seconds left, inf without a limit."""
@@ -860,38 +863,44 @@ def ask_model(node: Node, span: dict) -> Reply:
     rlm = node.rlm
     run = node.run
     began = time.monotonic()
+    longest = LONGEST_WAIT if rlm.max_seconds is None else rlm.max_seconds
     for tried in itertools.count(1):
-        seconds = min(rlm.timeout, max(run.left(), 0.001))
         try:
-            if not callable(node.model):
-                return post(rlm, node.model, span["messages"], seconds)
-            reply = settle(node.model(span["messages"]))
-            return Reply(reply) if isinstance(reply, str) else reply
+            return ask_once(node, span["messages"])
         except ModelError as error:
             problem = hide_secrets(error.problem, rlm)
-            longest = LONGEST_WAIT if rlm.max_seconds is None else rlm.max_seconds
-            hopeless = time.monotonic() - began >= error.patience or (error.wait or 0) > longest
+            wait = error.wait or 0
+            hopeless = time.monotonic() - began >= error.patience or wait > longest
             if hopeless or tried >= rlm.tries:
                 run.check(["seconds"])
                 problem += f" after {tried} tries" if tried > 1 else ""
                 raise ModelError(problem, error.advice, error.status) from None
-            wait = error.wait
-            if wait is None:  # random, so that calls that failed together do not meet again
-                wait = random.uniform(0, min(0.5 * 2 ** (tried - 1), 30))
+            if error.wait is None:  # random, so that calls that failed together do not meet again
+                wait = random.uniform(0, min(2**tried / 4, 30))
         run.emit("retry", span, reason=problem, wait=wait)
         run.stopped.wait(min(wait, run.left()))
         run.check(["seconds"])
 
 
+def ask_once(node: Node, messages: list[dict]) -> Reply:
+    """Ask the server, or the function that is the model."""
+    if not callable(node.model):
+        seconds = min(node.rlm.timeout, max(node.run.left(), 0.001))
+        return post(node.rlm, node.model, messages, seconds)
+    reply = settle(node.model(messages))
+    return Reply(reply) if isinstance(reply, str) else reply
+
+
 def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
     """Send one request and read the reply, all of it within `seconds`; raise ModelError."""
-    base, mark, query = rlm.base_url.strip().partition("?")
+    base, _, query = rlm.base_url.strip().partition("?")
     url = f"{base.rstrip('/')}/chat/completions"
     end = time.monotonic() + seconds
     data = bytearray()
     try:
         with session(os.getpid()).post(
-            url + mark + query,
+            url,
+            params=query,
             json={"model": model, "messages": messages, **rlm.options},
             headers=request_headers(rlm),
             auth=keep_headers,
@@ -916,7 +925,9 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
 def session(pid: int) -> requests.Session:
     """Return the pool of connections of this process."""
     http = requests.Session()
-    http.adapters = dict.fromkeys(http.adapters, requests.adapters.HTTPAdapter(pool_maxsize=512))
+    adapter = requests.adapters.HTTPAdapter(pool_maxsize=512)
+    http.mount("http://", adapter)
+    http.mount("https://", adapter)
     http.verify = os.environ.get("SSL_CERT_FILE") or True
     atexit.register(http.close)
     return http
@@ -933,7 +944,7 @@ def request_headers(rlm: RLM) -> dict[str, str]:
     if not key and not rlm.headers and rlm.base_url == OPENAI:
         raise RLMError("no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL), or --api-key")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    headers |= rlm.headers
+    headers |= {name: value.strip() for name, value in rlm.headers.items()}
     for name, value in headers.items():
         if not re.fullmatch(r"(?a)[\w!#$%&'*+.^`|~-]+", name):
             raise RLMError(f"a header cannot have the name {name!r}")
@@ -1033,9 +1044,12 @@ def retry_after(headers: dict) -> float | None:
 
 def hide_secrets(text: str, rlm: RLM) -> str:
     """Return a text without what it quotes of the key, the headers and the query."""
-    for secret in (rlm.api_key, *rlm.headers.values(), rlm.base_url.partition("?")[2]):
-        if secret and len(secret) > 3:
-            text = text.replace(secret.strip(), "***")
+    query = rlm.base_url.strip().partition("?")[2]
+    secrets = [rlm.api_key or "", query, *rlm.headers.values()]
+    secrets += [value for _, value in urllib.parse.parse_qsl(query)]
+    for secret in map(str.strip, secrets):
+        if len(secret) > 3:
+            text = text.replace(secret, "***")
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 
@@ -1102,11 +1116,15 @@ def split_fences(text: str) -> tuple[list[tuple[str, str]], str]:
             outside += lines.pop(0)
             continue
         mark, label = opening.groups()
-        closes = re.compile(rf"[ \t]*{mark}(?!\w)").match
-        closing = [i for i in range(1, len(lines)) if closes(lines[i])]
-        closing = closing[:20] or [len(lines)]
-        insides = {end: textwrap.dedent("".join(lines[1:end])) for end in closing}
-        end = next(filter(lambda end: parses(insides[end]), closing), closing[0])
+        closing = re.compile(rf"[ \t]*{mark}(?!\w)")
+        ends = [i for i, line in enumerate(lines) if i and closing.match(line)]
+        insides = {}
+        for end in ends[:20] or [len(lines)]:
+            insides[end] = textwrap.dedent("".join(lines[1:end]))
+            if parses(insides[end]):
+                break
+        else:
+            end = min(insides)
         fences.append((label, insides[end]))
         outside += " " * sum(map(len, lines[: end + 1]))
         del lines[: end + 1]
@@ -1119,13 +1137,26 @@ def textual_final(text: str, outside: str) -> tuple[str, str] | None:
     It begins a line outside of fences; what merely mentions FINAL(...) is none.
     """
     found = FINAL.search(outside)
-    ends = FINAL_END.finditer(text, found.end()) if found else ()
-    insides = [text[found.end() : end.start()].strip() for end in itertools.islice(ends, 100)]
-    if not insides:
+    if not found:
         return None
-    balanced = [inside for inside in insides if inside.count("(") == inside.count(")")]
-    inside = balanced[0] if balanced else insides[-1]
-    return found[1], inside.strip("'\"") if found[1] == "FINAL_VAR" else inside
+    inside = None
+    for end in itertools.islice(FINAL_END.finditer(text, found.end()), 100):
+        inside = text[found.end() : end.start()].strip()
+        if inside.count("(") == inside.count(")"):
+            break
+    if inside is None:
+        return None
+    if found[1] == "FINAL_VAR":
+        inside = inside.strip("'\"")
+    return found[1], inside
+
+
+def said_in(text: str, ran: bool) -> str:
+    """Return what a reply says beside code that ran: outside of fences, else without a label."""
+    fences, outside = split_fences(text)
+    if not outside.strip():
+        return "".join(inside for label, inside in fences if not label)
+    return outside if ran else text
 
 
 def variables_of(repl: Sandbox, seconds: float) -> dict[str, str]:
@@ -1146,11 +1177,15 @@ def value_of(inside: str, repl: Sandbox, seconds: float) -> Any:
     match tree.body:
         case ast.Constant(str(text)):  # as in FINAL("Paris")
             return text
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    names = {node.id for node in found if isinstance(node.ctx, ast.Load)}
-    names -= {node.id for node in found if isinstance(node.ctx, ast.Store)}
+    loaded = set()
+    stored = set()  # the variables of comprehensions
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            names = loaded if isinstance(node.ctx, ast.Load) else stored
+            names.add(node.id)
+    loaded -= stored
     known = variables_of(repl, seconds).keys()
-    if names & known and names <= known | set(dir(builtins)):
+    if loaded & known and loaded <= known | set(dir(builtins)):
         final = repl.run(f"FINAL({inside})", seconds).final
         return final.value if final else inside
     return inside
@@ -1161,19 +1196,19 @@ def describe(value: Any) -> str:
     if isinstance(value, dict):
         return f"a dict of {plural(len(value), 'key')}"
     if isinstance(value, list):
-        sizes = [len(part) for part in value if isinstance(part, (str, list, dict))] or [0]
         kinds = ", ".join(sorted({type(part).__name__ for part in value}))
-        sizes = f"{min(sizes):,} to {max(sizes):,}"
-        return f"a list of {plural(len(value), 'item')} ({kinds}) of sizes {sizes}"
+        sizes = [len(part) for part in value if isinstance(part, (str, list, dict))] or [0]
+        items = plural(len(value), "item")
+        return f"a list of {items} ({kinds}) of sizes {min(sizes):,} to {max(sizes):,}"
     return f"a {type(value).__name__} of {len(as_text(value)):,} characters"
 
 
 def sample(value: Any, limit: int) -> tuple[bool, str]:
     """Return whether it is the whole of a context, and what to show of it in the first message."""
-    sized = isinstance(value, (str, list, dict))
-    text = as_text(value) if not sized or len(value) <= 2000 else ""
-    if len(text) <= min(2000, limit) and (text or not value):
-        return True, text
+    if not isinstance(value, (str, list, dict)) or len(value) <= 2000:
+        text = as_text(value)
+        if len(text) <= min(2000, limit):
+            return True, text
     limit = min(800, limit)
     if isinstance(value, str):
         head = value[: limit // 2]
@@ -1184,47 +1219,47 @@ def sample(value: Any, limit: int) -> tuple[bool, str]:
     short = reprlib.Repr()
     short.maxstring = short.maxother = max(limit // 8, 20)
     items = value.items() if isinstance(value, dict) else enumerate(value)
-    shown = [
-        f"{short.repr(k)} ({describe(v)}): {short.repr(v)}" for k, v in itertools.islice(items, 6)
-    ]
-    return False, "\n".join(shown)[:limit]
+    lines = []
+    for key, part in itertools.islice(items, 6):
+        lines.append(f"{short.repr(key)} ({describe(part)}): {short.repr(part)}")
+    return False, "\n".join(lines)[:limit]
 
 
 def require_json(value: Any, where: str = "context"):
     """Raise RLMError where a value is not JSON: what it is, where, and what to do."""
-    way_out = "decode bytes, or pass json.loads(json.dumps(x, default=str)); of a DataFrame "
-    way_out += "df.to_dict('records') or df.to_csv()"
-    plain = (str, int, float, type(None))
-    parts = {}
+    problem = ""
+    parts = []
     if isinstance(value, (list, tuple)):
-        parts = dict(enumerate(value))
+        parts = enumerate(value)
     elif isinstance(value, dict):
-        parts = value
-    elif not isinstance(value, plain):
-        kind = type(value).__name__
-        raise RLMError(f"the context is not JSON: {where} is of type {kind}: {way_out}")
-    texts = {key if isinstance(key, str) else json.dumps(key, default=str) for key in parts}
-    if len(texts) < len(parts):
-        raise RLMError(f"two keys of the context are the same as text, in {where}: {way_out}")
-    for key, part in parts.items():
-        if not isinstance(key, plain):
-            kind = type(key).__name__
-            raise RLMError(f"the context is not JSON: {where} has a key of type {kind}: {way_out}")
+        parts = value.items()
+        problem = problem_of_keys(value)
+    elif not isinstance(value, (str, int, float, type(None))):
+        problem = f"it is of type {type(value).__name__}"
+    if problem:
+        raise RLMError(f"{where} is not JSON: {problem}: {WAY_OUT}")
+    for key, part in parts:
         require_json(part, f"{where}[{key!r}]")
+
+
+def problem_of_keys(value: dict) -> str:
+    """Return why these keys cannot be those of JSON, "" if they can."""
+    try:
+        texts = json.loads(json.dumps(dict.fromkeys(value)))
+    except TypeError as error:  # it names the type
+        return str(error)
+    return "two keys are the same as text" if len(texts) < len(value) else ""
 
 
 def tool_line(name: str, tool: Callable) -> str:
     """Return what a model is told of a tool, without what a functools.partial has bound."""
-    bound = {}
-    function = tool
-    if isinstance(tool, functools.partial):
-        bound = tool.keywords
-        function = tool.func
+    function = getattr(tool, "func", tool)
+    bound = getattr(tool, "keywords", {})
     parameters = "(...)"
     with contextlib.suppress(ValueError, TypeError):  # some builtins have no signature
-        found = inspect.signature(tool)
-        free = [one for key, one in found.parameters.items() if key not in bound]
-        parameters = found.replace(parameters=free)
+        signature = inspect.signature(tool)
+        free = [one for one in signature.parameters.values() if one.name not in bound]
+        parameters = signature.replace(parameters=free)
     about = (inspect.getdoc(function) or "").partition("\n")[0]
     return f"- `{name}{parameters}`: {about}"
 
@@ -1246,7 +1281,9 @@ class Trace:
 
     def __call__(self, event: dict):
         phase = {"begin": "B", "end": "E"}.get(event["event"], "i")
-        hidden = {"messages"} if phase == "B" else set()
+        shown = dict(event)
+        if phase == "B":
+            shown.pop("messages", None)  # the end has them, too
         entry = {
             "name": f"{event['kind']} {event.get('turn', event['rlm'])}",
             "cat": event["kind"],
@@ -1254,7 +1291,7 @@ class Trace:
             "ts": round(event["time"] * 1e6),
             "pid": 1,
             "tid": event["lane"],
-            "args": {key: value for key, value in event.items() if key not in hidden},
+            "args": shown,
         }
         with self.lock, self.path.open("r+b") as file:
             file.seek(-2, os.SEEK_END)  # in place of the last bracket
@@ -1270,56 +1307,52 @@ class Live:
         self.terminal = stream.isatty()
 
     def __call__(self, event: dict):
-        width = os.get_terminal_size(self.stream.fileno()).columns - 1 if self.terminal else 160
-        branch = "│  " * event["rlm"].count(".") + event["rlm"]
-        out = "\r\x1b[K" if self.terminal else ""
-        for line in self.text(event, (width - len(branch) - 40) // 2).splitlines():
+        width = 160
+        if self.terminal:
+            width = os.get_terminal_size(self.stream.fileno()).columns - 1
+            self.stream.write("\r\x1b[K")  # in place of the bar
+        branch = "│  " * event["depth"] + event["rlm"]
+        for line in self.text(event, max((width - len(branch) - 40) // 2, 18)).splitlines():
             line = re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", f"{branch} {line}")
-            line = line if self.verbose else line[:width]
+            if not self.verbose:
+                line = line[:width]
             if self.terminal and "✗" in line and not os.environ.get("NO_COLOR"):
                 line = f"\x1b[31m{line}\x1b[0m"
-            out += f"{line}\n"
+            self.stream.write(f"{line}\n")
         if self.terminal and event["event"] == "progress":
             blocks = "█" * (10 * event["done"] // event["total"])
-            out += f"{branch} {blocks:░<10} {event['done']}/{event['total']}"[:width]
-        self.stream.write(out)
+            bar = f"{branch} {blocks:░<10} {event['done']}/{event['total']}"
+            self.stream.write(bar[:width])
         self.stream.flush()
 
     def text(self, event: dict, room: int) -> str:
         """Return what is shown of an event; calls of turns and batches only where they failed."""
 
         def short(text: str) -> str:
-            line = (
-                text
-                if self.verbose and event["kind"] == "turn"
-                else text.strip().partition("\n")[0]
-            )
-            return (
-                line
-                if self.verbose or len(line) <= max(room, 18)
-                else f"{line[: max(room, 18) - 1]}…"
-            )
+            line = text.strip().partition("\n")[0]
+            if self.verbose or len(line) <= room:
+                return line
+            return f"{line[: room - 1]}…"
 
-        usage = event.get("usage") or {}
-        tokens = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
-        ending = f"{event.get('seconds', 0):.1f} s"
+        of_turn = str if self.verbose else short
         error = event["error"] and f"✗ {event['error'].splitlines()[-1]}"
-        match event:
-            case {"event": "begin", "kind": "completion"}:
+        took = f"{event.get('seconds', 0):.1f} s"
+        match event["event"], event["kind"]:
+            case "begin", "completion":
                 return f"● {event['model']} · depth {event['depth']} · {event['context']}"
-            case {"event": "end", "kind": "completion"}:
-                return f"→ {error or short(as_text(event['answer']))} · {ending}"
-            case {"event": "end", "kind": "turn", "code": code, "output": output}:
-                shown = f"turn {event['turn']} · {short(code)} → {error or short(output)}"
-                return f"{shown} · {ending} · {tokens:,} tokens"
-            case {"event": "end", "kind": "call"} if error or event["within"] in ("cell", None):
+            case "end", "completion":
+                return f"→ {error or short(as_text(event['answer']))} · {took}"
+            case "end", "turn" if "output" in event:
+                told = error or of_turn(event["output"])
+                return f"turn {event['turn']} · {of_turn(event['code'])} → {told} · {took}"
+            case "end", "call" if error or event["within"] in ("cell", None):
                 asked = short(event["messages"][-1]["content"])
-                told = error or short(event["reply"])
-                return f"{event['model']} · {asked} → {told} · {ending} · {tokens:,} tokens"
-            case {"event": "end", "kind": "batch", "failed": failed, "total": total}:
-                return f"batch {total}/{total} · {failed} failed · {ending}"
-            case {"event": "retry", "reason": reason}:
-                return f"✗ again in {event['wait']:.1f} s: {reason}"
+                return f"{event['model']} · {asked} → {error or short(event['reply'])} · {took}"
+            case "end", "batch" if "failed" in event:
+                total = event["total"]
+                return f"batch {total}/{total} · {event['failed']} failed · {took}"
+            case "retry", _:
+                return f"✗ again in {event['wait']:.1f} s: {event['reason']}"
         return ""
 
 
@@ -1362,7 +1395,10 @@ def read_folder(folder: str) -> dict[str, str]:
     skipped = 0
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name[0] != "."]
-        for path in [Path(place, name) for name in names if name[0] != "."]:
+        for name in names:
+            if name[0] == ".":
+                continue
+            path = Path(place, name)
             try:
                 if path.is_symlink() or not path.is_file():
                     raise NoText(path)
@@ -1378,13 +1414,12 @@ def read_folder(folder: str) -> dict[str, str]:
 
 def read_context(names: list[str]) -> Any:
     """Return the context: the text of one file, a dict of several; None where there is nothing."""
-    open_stdin = hasattr(sys.stdin, "buffer")  # it may be closed
-    if not names and open_stdin and not sys.stdin.isatty():
-        return decode(sys.stdin.buffer.read(), "standard input") or None
+    if not names and sys.stdin and not sys.stdin.isatty():
+        return read_stdin() or None
     texts = {}
     for name in names:
         if name == "-":
-            texts[name] = decode(sys.stdin.buffer.read() if open_stdin else b"", "standard input")
+            texts[name] = read_stdin()
         elif Path(name).is_dir():
             texts |= read_folder(name)
         else:
@@ -1394,53 +1429,68 @@ def read_context(names: list[str]) -> Any:
     return texts or None
 
 
+def read_stdin() -> str:
+    """Return what is piped in; standard input may be closed."""
+    data = sys.stdin.buffer.read() if hasattr(sys.stdin, "buffer") else b""
+    return decode(data, "standard input")
+
+
 def command_line() -> argparse.ArgumentParser:
     """Return the parser, made from the fields of `RLM`."""
-    parser = argparse.ArgumentParser("rlm.py", description="Ask about any amount of text.")
+    parser = argparse.ArgumentParser(
+        "rlm.py",
+        description="Ask about any amount of text.",
+        argument_default=argparse.SUPPRESS,
+    )
     parser.add_argument("question")
-    parser.add_argument("files", nargs="*", help="text files, folders; - or a pipe: standard input")
+    parser.add_argument(
+        "files", nargs="*", default=[], help="text files, folders; - or a pipe: standard input"
+    )
     default = RLM(api_key=None)
     for one in fields(RLM):
-        if not one.metadata["kind"]:
+        kind = one.metadata["kind"]
+        if not kind:
             continue
         flag = "--" + one.name.replace("_", "-")
+        help = one.metadata["help"]
         value = getattr(default, one.name)
-        about = {"dest": one.name, "type": one.metadata["kind"], "default": argparse.SUPPRESS}
-        about["help"] = one.metadata["help"]
         if isinstance(value, dict):
-            parser.add_argument(flag.removesuffix("s"), action="append", **about)
-            continue
-        if value is not None:
-            about["help"] += f" (default: {value})"
-        parser.add_argument(flag, **about)
-    parser.add_argument(
-        "--json", action="store_true", help="print answer, reason and usage as JSON"
-    )
-    parser.add_argument("--quiet", action="store_true", help="show the answer and nothing else")
-    parser.add_argument("--verbose", action="store_true", help="show code and output in full")
+            flag = flag.removesuffix("s")
+            parser.add_argument(flag, dest=one.name, type=kind, help=help, action="append")
+        else:
+            help += "" if value is None else f" (default: {value})"
+            parser.add_argument(flag, type=kind, help=help)
+    switch = functools.partial(parser.add_argument, action="store_true", default=False)
+    switch("--json", help="print answer, reason and usage as JSON")
+    switch("--quiet", help="show the answer and nothing else")
+    switch("--verbose", help="show code and output in full")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Answer a question from the command line; return the exit status."""
     given = command_line().parse_intermixed_args(argv)
-    config = {one.name: getattr(given, one.name) for one in fields(RLM) if one.name in given}
+    names = {one.name for one in fields(RLM)}
+    config = {name: value for name, value in vars(given).items() if name in names}
     for name, value in config.items():
         if isinstance(value, list):
             config[name] = dict(value)
     try:
         context = read_context(given.files)
-        live = None if given.quiet else Live(sys.stderr, given.verbose)
-        done = RLM(**config, on_event=live).completion(given.question, context)
+        if not given.quiet:
+            config["on_event"] = Live(sys.stderr, given.verbose)
+        done = RLM(**config).completion(given.question, context)
         if not given.quiet:
             print(closing_line(done), file=sys.stderr)
         shown = done.answer
         if given.json:
-            shown = {name: asdict(done)[name] for name in ("answer", "finish_reason", "usage")}
+            shown = asdict(done)
+            shown = {name: shown[name] for name in ("answer", "finish_reason", "usage")}
         sys.stdout.reconfigure(errors="replace")
         print(as_text(shown), flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
     except (KeyboardInterrupt, RLMError, OSError) as error:
         usage = getattr(error, "usage", None) or Usage()
         print(f"rlm.py: {str(error) or 'interrupted'}, after {usage}", file=sys.stderr)
