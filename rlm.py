@@ -40,7 +40,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import requests
 import urllib3
@@ -73,19 +73,18 @@ class RLMError(Exception):
     usage: "Usage | None" = None
 
 
+@dataclass(eq=False)
 class ModelError(RLMError):
-    """The model or its server failed; `problem` is how, without advice for a person.
+    """The model or its server failed; trying again makes sense within `patience` seconds."""
 
-    Trying again makes sense within `patience` seconds, after `wait` if the server says so.
-    """
+    problem: str  # without advice for a person
+    advice: str = ""
+    status: int = 0  # of HTTP
+    patience: float = 0
+    wait: float | None = None  # what the server asks for
 
-    def __init__(self, problem: str, advice="", status=0, patience=0.0, wait=None):
-        super().__init__(f"{problem} ({advice})" if advice else problem)
-        self.problem = problem
-        self.advice = advice
-        self.status = status  # of HTTP
-        self.patience = patience
-        self.wait = wait
+    def __str__(self):
+        return f"{self.problem} ({self.advice})" if self.advice else self.problem
 
 
 class LimitReached(RLMError):
@@ -192,35 +191,6 @@ def dollars(cost: float) -> str:
 # ---------------------------------------------------------------------------- the configuration
 
 
-def setting(help: str, kind: Callable | None = None, default: Any = None, **more) -> Any:
-    """Return a field of `RLM`, which is a flag of the command line if it has a kind."""
-    metadata = {"help": help, "kind": kind}
-    if callable(default):
-        return field(default_factory=default, metadata=metadata, **more)
-    return field(default=default, metadata=metadata, **more)
-
-
-def pair(text: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE, where the value is JSON if it can be, as in "seed=7"."""
-    name, value = text.split("=", 1)
-    with contextlib.suppress(ValueError):
-        value = json.loads(value)
-    return name, value
-
-
-def header(text: str) -> tuple[str, ...]:
-    """Parse NAME=VALUE, where the value is text."""
-    name, value = text.split("=", 1)
-    return name.strip(), value.strip()
-
-
-def price(text: str) -> tuple[str, list[float]]:
-    """Parse MODEL=INPUT,CACHED,OUTPUT."""
-    name, numbers = text.rsplit("=", 1)
-    new, cached, output = numbers.split(",")
-    return name, [float(new), float(cached), float(output)]
-
-
 def environment(name: str, default: str = "") -> Callable:
     """Return a function that looks a variable of the environment up."""
     return lambda: os.environ.get(name) or default
@@ -230,34 +200,61 @@ def environment(name: str, default: str = "") -> Callable:
 class RLM:
     """A recursive language model: its configuration, which can be shared and pickled.
 
-    A model is a name, or a function (which may be async) from messages to a str or a `Reply`.
+    A model is a name, or a function (which may be async) from messages to a str or a `Reply`. The
+    command line takes what it tells of its flags from here.
+
+    model         the model
+    sub_model     the model below the root, if another
+    base_url      an OpenAI-compatible API
+    api_key       its key
+    options       NAME=VALUE: one more field of each request
+    headers       NAME=VALUE: one more header
+    max_depth     calls at this depth and below are plain model calls
+    max_turns     turns of each RLM before it must answer
+    leaf_chars    characters that fit one request
+    max_calls     limit of model calls, whole tree
+    max_tokens    limit of tokens, whole tree
+    max_cost      limit of dollars, whole tree
+    max_seconds   limit of seconds, whole tree
+    concurrency   model calls in flight at once, whole tree
+    output_chars  output that the model sees of each turn
+    cell_seconds  CPU seconds of one cell
+    memory_mb     MiB of one worker beyond its context
+    timeout       seconds to wait for one answer
+    tries         tries of a call that fails for a while
+    prices        MODEL=INPUT,CACHED,OUTPUT: dollars a million tokens
+    prompts       a folder with prompts in place of the default ones
+    trace         file for a trace, for Perfetto or speedscope
+    tools         {name: function} for the REPL, beside llm_query
+    on_event      called with every event: see Node.step
+    check         from an answer to None, or to what is wrong with it
     """
 
-    model: str | Callable = setting("the model", str, environment("RLM_MODEL", "gpt-5-mini"))
-    sub_model: str | Callable | None = setting("the model below the root, if another", str)
-    base_url: str = setting("an OpenAI-compatible API", str, environment("OPENAI_BASE_URL", OPENAI))
-    api_key: str | None = setting("its key", str, environment("OPENAI_API_KEY"), repr=False)
-    options: dict = setting("NAME=VALUE: one more field of each request", pair, dict)
-    headers: dict = setting("NAME=VALUE: one more header", header, dict, repr=False)
-    max_depth: int = setting("calls at this depth and below are plain model calls", int, 3)
-    max_turns: int = setting("turns of each RLM before it must answer", int, 30)
-    leaf_chars: int = setting("characters that fit one request", int, 100_000)
-    max_calls: int | None = setting("limit of model calls, whole tree", int)
-    max_tokens: int | None = setting("limit of tokens, whole tree", int)
-    max_cost: float | None = setting("limit of dollars, whole tree", float)
-    max_seconds: float | None = setting("limit of seconds, whole tree", float)
-    concurrency: int = setting("model calls in flight at once, whole tree", int, 16)
-    output_chars: int = setting("output that the model sees of each turn", int, 10_000)
-    cell_seconds: float = setting("CPU seconds of one cell", float, 60)
-    memory_mb: int = setting("MiB of one worker beyond its context", int, 2048)
-    timeout: float = setting("seconds to wait for one answer", float, 600)
-    tries: int = setting("tries of a call that fails for a while", int, 10)
-    prices: dict = setting("MODEL=INPUT,CACHED,OUTPUT: dollars a million tokens", price, dict)
-    prompts: str = setting("a folder with prompts in place of the default ones", str, str(PROMPTS))
-    trace: str | None = setting("file for a trace, for Perfetto or speedscope", str)
-    tools: dict = setting("{name: function} for the REPL, beside llm_query", None, dict)
-    on_event: Callable | None = setting("called with every event: see Node.step")
-    check: Callable | None = setting("from an answer to None, or to what is wrong with it")
+    model: str | Callable = field(default_factory=environment("RLM_MODEL", "gpt-5-mini"))
+    sub_model: str | Callable | None = None
+    base_url: str = field(default_factory=environment("OPENAI_BASE_URL", OPENAI))
+    api_key: str | None = field(default_factory=environment("OPENAI_API_KEY"), repr=False)
+    options: dict = field(default_factory=dict)
+    headers: dict = field(default_factory=dict, repr=False)
+    max_depth: int = 3
+    max_turns: int = 30
+    leaf_chars: int = 100_000
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+    max_seconds: float | None = None
+    concurrency: int = 16
+    output_chars: int = 10_000
+    cell_seconds: float = 60
+    memory_mb: int = 2048
+    timeout: float = 600
+    tries: int = 10
+    prices: dict = field(default_factory=dict)
+    prompts: str = str(PROMPTS)
+    trace: str | None = None
+    tools: dict = field(default_factory=dict)
+    on_event: Callable | None = None
+    check: Callable | None = None
 
     def completion(self, prompt: str, context: Any = None) -> Completion:
         """Answer `prompt` about `context`, any JSON value; without one, the prompt is the context.
@@ -283,7 +280,8 @@ class RLM:
         path = Path(self.prompts, f"{name}.txt")
         if not path.exists():
             path = PROMPTS / path.name
-        return string.Template(path.read_text("utf-8")).safe_substitute(values).strip()
+        template = string.Template(path.read_text("utf-8"))
+        return template.safe_substitute(values).strip()
 
 
 # ------------------------------------------------------------------------------------ the recursion
@@ -373,7 +371,8 @@ class Node:
         """Return prompt and context, as a plain call gets them."""
         if self.context is None:
             return self.prompt
-        return self.rlm.say("leaf", prompt=self.prompt, context=as_text(self.context))
+        context = as_text(self.context)
+        return self.rlm.say("leaf", prompt=self.prompt, context=context)
 
     def llm_query_batched(self, prompts: list, contexts: list | None = None, recurse=None) -> list:
         """Answer many prompts in order, side by side; None stands for an answer that failed."""
@@ -536,7 +535,8 @@ class Node:
                     raise
                 if self.shorten(self.size() // 2):
                     continue
-                if max(map(length, self.messages[2:]), default=0) > SHORT:
+                longest = max(map(length, self.messages[2:]), default=0)
+                if longest > SHORT:
                     raise WindowFull(str(error)) from error
                 raise
         text = without_thoughts(reply.text)
@@ -565,7 +565,8 @@ class Node:
 
     def size(self) -> int:
         """Return the characters of the conversation, without the system prompt."""
-        return sum(length(message) for message in self.messages if message["role"] != "system")
+        sizes = [length(message) for message in self.messages if message["role"] != "system"]
+        return sum(sizes)
 
     def shorten(self, limit: int) -> bool:
         """Let the oldest outputs, then the oldest code give way, down to `limit` characters.
@@ -574,7 +575,9 @@ class Node:
         """
         before = self.size()
         older = range(2, len(self.messages) - 2)
-        for i in [*older[1::2], *older[::2]]:
+        outputs = older[1::2]
+        replies = older[::2]
+        for i in (*outputs, *replies):
             message = self.messages[i]
             if self.size() > limit and length(message) > SHORT:
                 self.messages[i] = message | {"content": left_out(length(message))}
@@ -585,6 +588,7 @@ class Node:
     def system(self) -> str:
         """Return the system prompt."""
         has_children = self.depth + 1 < self.rlm.max_depth
+        tools = [tool_line(name, tool) for name, tool in self.rlm.tools.items()]
         return self.rlm.say(
             "system",
             leaf_chars=f"{self.rlm.leaf_chars:,}",
@@ -592,7 +596,7 @@ class Node:
             max_turns=self.rlm.max_turns,
             longer=self.rlm.say("child" if has_children else "no_child"),
             modules=", ".join(MODULES),
-            tools="\n".join(itertools.starmap(tool_line, self.rlm.tools.items())),
+            tools="\n".join(tools),
         )
 
     def task(self, about: str) -> str:
@@ -636,9 +640,17 @@ class Node:
         cell, call, batch   code, then output; messages, then reply, usage; total, then failed
         """
         above = self.span
-        span = {"kind": kind, "id": next(self.run.ids), "parent": above.get("id")}
-        span |= {"within": above.get("kind"), "rlm": self.name, "depth": self.depth}
-        span |= {"model": model_name(self.model), "error": None, **data}
+        span = {
+            "kind": kind,
+            "id": next(self.run.ids),
+            "parent": above.get("id"),
+            "within": above.get("kind"),
+            "rlm": self.name,
+            "depth": self.depth,
+            "model": model_name(self.model),
+            "error": None,
+            **data,
+        }
         began = time.monotonic()
         self.span = span
         self.run.emit("begin", span)
@@ -654,7 +666,12 @@ class Node:
 
 def spent(reply: Reply) -> dict:
     """Return the tokens and dollars that a reply took, for an event."""
-    return {name: value for name, value in vars(reply).items() if name in vars(Usage())}
+    return {
+        "prompt_tokens": reply.prompt_tokens,
+        "cached_tokens": reply.cached_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "cost": reply.cost,
+    }
 
 
 def model_name(model: str | Callable) -> str:
@@ -683,7 +700,11 @@ class Run:
     def __init__(self, rlm: RLM):
         self.rlm = rlm
         self.began = time.monotonic()
-        self.limits = {name: getattr(rlm, f"max_{name}") for name in LIMITS}
+        self.limits = {}  # those that are set
+        for name in LIMITS:
+            most = getattr(rlm, f"max_{name}")
+            if most is not None:
+                self.limits[name] = most
         self.usage = Usage()
         self.calls = 0  # sent, answered or not
         self.dollars = 0.0  # as far as they are known
@@ -736,8 +757,10 @@ class Run:
             "tokens": self.usage.prompt_tokens + self.usage.completion_tokens,
             "cost": self.dollars,
         }
-        set_limits = {name: most for name, most in self.limits.items() if most is not None}
-        return {name: max(most - used[name], 0) for name, most in set_limits.items()}
+        left = {}
+        for name, most in self.limits.items():
+            left[name] = max(most - used[name], 0)
+        return left
 
     def left(self) -> float:
         """Return the seconds left, inf without a limit."""
@@ -755,9 +778,10 @@ class Run:
 
     def lift_limits(self):
         """Leave no limit for the last question but one of time: a minute, or max_seconds."""
-        self.limits = dict.fromkeys(LIMITS)
-        if self.rlm.max_seconds is not None:
-            self.limits["seconds"] = self.seconds() + min(LAST_SECONDS, self.rlm.max_seconds)
+        self.limits = {}
+        most = self.rlm.max_seconds
+        if most is not None:
+            self.limits["seconds"] = self.seconds() + min(LAST_SECONDS, most)
 
     def begin_call(self, depth: int):
         """Reserve a call before it is sent: those in flight never add up to more than max_calls."""
@@ -775,7 +799,8 @@ class Run:
             reply.cost = (millionths + output * reply.completion_tokens) / 1e6
         with self.lock:
             self.usage.add(reply)
-            self.usage.models.setdefault(model_name(node.model), Usage()).add(reply)
+            name = model_name(node.model)
+            self.usage.models.setdefault(name, Usage()).add(reply)
             self.dollars += reply.cost or 0
         if not callable(node.model):
             self.check_report(node.model, reply, span)
@@ -828,8 +853,13 @@ class Run:
 
     def emit(self, event: str, span: dict, **data):
         """Hand an event to the trace and the callback; an error there ends only that."""
-        known = {"event": event, **span, "lane": threading.get_native_id()}
-        known |= {"time": time.time(), **data}
+        known = {
+            "event": event,
+            **span,
+            "lane": threading.get_native_id(),
+            "time": time.time(),
+            **data,
+        }
         with self.lock:
             for sink in list(self.sinks):
                 try:
@@ -885,7 +915,8 @@ def ask_model(node: Node, span: dict) -> Reply:
 def ask_once(node: Node, messages: list[dict]) -> Reply:
     """Ask the server, or the function that is the model."""
     if not callable(node.model):
-        seconds = min(node.rlm.timeout, max(node.run.left(), 0.001))
+        left = max(node.run.left(), 0.001)
+        seconds = min(node.rlm.timeout, left)
         return post(node.rlm, node.model, messages, seconds)
     reply = settle(node.model(messages))
     return Reply(reply) if isinstance(reply, str) else reply
@@ -940,16 +971,20 @@ def keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def request_headers(rlm: RLM) -> dict[str, str]:
     """Return the key and the other headers; of one that is malformed the error tells the name."""
+    given = dict(rlm.headers)
     key = (rlm.api_key or "").strip()
-    if not key and not rlm.headers and rlm.base_url == OPENAI:
+    if key:
+        given.setdefault("Authorization", f"Bearer {key}")
+    if not given and rlm.base_url == OPENAI:
         raise RLMError("no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL), or --api-key")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    headers |= {name: value.strip() for name, value in rlm.headers.items()}
-    for name, value in headers.items():
+    headers = {}
+    for name, value in given.items():
+        value = value.strip()
         if not re.fullmatch(r"(?a)[\w!#$%&'*+.^`|~-]+", name):
             raise RLMError(f"a header cannot have the name {name!r}")
         if not re.fullmatch(r"[\x20-\x7e]*", value):
             raise RLMError(f"the header {name} has characters that a header cannot have")
+        headers[name] = value
     return headers
 
 
@@ -959,7 +994,8 @@ def read_reply(body: dict, headers: dict) -> Reply:
     message = choice["message"]
     content = message.get("content") or ""
     if isinstance(content, list):  # parts, of which some may be thoughts
-        content = "".join(part["text"] for part in content if part["type"] == "text")
+        texts = [part["text"] for part in content if part["type"] == "text"]
+        content = "".join(texts)
     reason = str(choice.get("finish_reason")).lower()
     problem = NO_ANSWER.get(reason, "")
     if message.get("refusal"):
@@ -1060,14 +1096,18 @@ PYTHON = re.compile(r"(?i)repl|i?py(thon)?[\d.]*|tool_code")
 FINAL = re.compile(r"(?m)^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(")
 FINAL_END = re.compile(r"(?m)\)(?=[ \t]*(?:\*\*|`)?\.?[ \t]*$)")
 THOUGHTS = re.compile(
-    r"""(?sx) (?: \s* (?:
+    r"""(?sx) \A (?: \s* (?:
         <(think|thinking)> .*? (?: </\1> | \Z )
       | \[THINK\] .*? (?: \[/THINK\] | \Z )
       | <\|channel\|> (?: analysis | commentary ) .*? (?: <\|end\|> | (?=<\|channel\|>final) | \Z )
       | (?: <\|start\|>assistant )? <\|channel\|>final .*? <\|message\|>
     ))+"""
 )
-LONE_END = re.compile(r"(?<![`'\"])</think(?:ing)?>")
+# the end of thoughts whose beginning some servers swallow: before any fence, not in quotes
+LONE_END = re.compile(
+    r"""(?smx) \A (?: (?! ^[ \t]*(?:```|~~~) | <think ) . )*? (?<![`'"]) </think(?:ing)?>"""
+)
+LAST_MARK = re.compile(r"<\|(end|return)\|>\s*\Z")
 REPLY = "<reply>"  # the file name under which the code of a reply is parsed
 NO_PYTHON = (SyntaxError, ValueError, MemoryError, RecursionError)
 warnings.filterwarnings("ignore", module=REPLY)  # of escapes in it that mean nothing
@@ -1075,13 +1115,9 @@ warnings.filterwarnings("ignore", module=REPLY)  # of escapes in it that mean no
 
 def without_thoughts(text: str) -> str:
     """Return a reply without the thoughts that it begins with."""
-    thoughts = THOUGHTS.match(text)
-    if thoughts:
-        text = text[thoughts.end() :]
-    end = LONE_END.search(text)  # some servers swallow the opening tag
-    if end and not re.search(r"(?m)^[ \t]*(```|~~~)|<think", text[: end.start()]):
-        text = text[end.end() :]
-    return re.sub(r"<\|(end|return)\|>\s*\Z", "", text).strip()
+    for pattern in (THOUGHTS, LONE_END, LAST_MARK):
+        text = pattern.sub("", text, count=1)
+    return text.strip()
 
 
 def parses(code: str) -> bool:
@@ -1117,17 +1153,18 @@ def split_fences(text: str) -> tuple[list[tuple[str, str]], str]:
             continue
         mark, label = opening.groups()
         closing = re.compile(rf"[ \t]*{mark}(?!\w)")
-        ends = [i for i, line in enumerate(lines) if i and closing.match(line)]
+        below = lines[1:]
+        ends = [i for i, line in enumerate(below) if closing.match(line)]
         insides = {}
-        for end in ends[:20] or [len(lines)]:
-            insides[end] = textwrap.dedent("".join(lines[1:end]))
+        for end in ends[:20] or [len(below)]:
+            insides[end] = textwrap.dedent("".join(below[:end]))
             if parses(insides[end]):
                 break
         else:
             end = min(insides)
         fences.append((label, insides[end]))
-        outside += " " * sum(map(len, lines[: end + 1]))
-        del lines[: end + 1]
+        outside += " " * sum(map(len, lines[: end + 2]))
+        del lines[: end + 2]
     return fences, outside
 
 
@@ -1139,16 +1176,16 @@ def textual_final(text: str, outside: str) -> tuple[str, str] | None:
     found = FINAL.search(outside)
     if not found:
         return None
+    function = found[1]
     inside = None
-    for end in itertools.islice(FINAL_END.finditer(text, found.end()), 100):
+    ends = FINAL_END.finditer(text, found.end())
+    for end in itertools.islice(ends, 100):
         inside = text[found.end() : end.start()].strip()
         if inside.count("(") == inside.count(")"):
             break
     if inside is None:
         return None
-    if found[1] == "FINAL_VAR":
-        inside = inside.strip("'\"")
-    return found[1], inside
+    return function, inside.strip("'\"") if function == "FINAL_VAR" else inside
 
 
 def said_in(text: str, ran: bool) -> str:
@@ -1196,16 +1233,18 @@ def describe(value: Any) -> str:
     if isinstance(value, dict):
         return f"a dict of {plural(len(value), 'key')}"
     if isinstance(value, list):
-        kinds = ", ".join(sorted({type(part).__name__ for part in value}))
-        sizes = [len(part) for part in value if isinstance(part, (str, list, dict))] or [0]
-        items = plural(len(value), "item")
-        return f"a list of {items} ({kinds}) of sizes {min(sizes):,} to {max(sizes):,}"
+        kinds = {type(part).__name__ for part in value}
+        sized = [part for part in value if hasattr(part, "__len__")]
+        sizes = list(map(len, sized)) or [0]
+        items = f"{plural(len(value), 'item')} ({', '.join(sorted(kinds))})"
+        return f"a list of {items} of sizes {min(sizes):,} to {max(sizes):,}"
     return f"a {type(value).__name__} of {len(as_text(value)):,} characters"
 
 
 def sample(value: Any, limit: int) -> tuple[bool, str]:
     """Return whether it is the whole of a context, and what to show of it in the first message."""
-    if not isinstance(value, (str, list, dict)) or len(value) <= 2000:
+    sized = isinstance(value, (str, list, dict))
+    if not sized or len(value) <= 2000:
         text = as_text(value)
         if len(text) <= min(2000, limit):
             return True, text
@@ -1258,13 +1297,17 @@ def tool_line(name: str, tool: Callable) -> str:
     parameters = "(...)"
     with contextlib.suppress(ValueError, TypeError):  # some builtins have no signature
         signature = inspect.signature(tool)
-        free = [one for one in signature.parameters.values() if one.name not in bound]
+        named = signature.parameters
+        free = [named[key] for key in named if key not in bound]
         parameters = signature.replace(parameters=free)
     about = (inspect.getdoc(function) or "").partition("\n")[0]
     return f"- `{name}{parameters}`: {about}"
 
 
 # ------------------------------------------------------------------- watching: trace and live view
+
+
+PHASES = {"begin": "B", "end": "E"}  # of the trace format; anything else is an instant
 
 
 class Trace:
@@ -1280,7 +1323,7 @@ class Trace:
             raise RLMError(f"the trace {path} cannot be written: {error}") from None
 
     def __call__(self, event: dict):
-        phase = {"begin": "B", "end": "E"}.get(event["event"], "i")
+        phase = PHASES.get(event["event"], "i")
         shown = dict(event)
         if phase == "B":
             shown.pop("messages", None)  # the end has them, too
@@ -1312,7 +1355,8 @@ class Live:
             width = os.get_terminal_size(self.stream.fileno()).columns - 1
             self.stream.write("\r\x1b[K")  # in place of the bar
         branch = "│  " * event["depth"] + event["rlm"]
-        for line in self.text(event, max((width - len(branch) - 40) // 2, 18)).splitlines():
+        room = max((width - len(branch) - 40) // 2, 18)
+        for line in self.text(event, room).splitlines():
             line = re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", f"{branch} {line}")
             if not self.verbose:
                 line = line[:width]
@@ -1365,9 +1409,9 @@ BOMS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-BINARY = (  # how files begin that are no text
-    *(b"%PDF-", b"PK\3\4", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd"),
-    *(b"\xd0\xcf\x11\xe0", b"\x89PNG", b"\xff\xd8\xff"),
+BINARY = re.compile(  # how files begin that are no text: PDF, archives, Office, images, or a NUL
+    rb"(?s)%PDF-|PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|\xd0\xcf\x11\xe0"
+    rb"|\x89PNG|\xff\xd8\xff|.{,7999}\0"
 )
 
 
@@ -1380,7 +1424,7 @@ def decode(data: bytes, name: str) -> str:
     for mark, encoding in BOMS.items():
         if data.startswith(mark):
             return data.decode(encoding, "replace")
-    if data.startswith(BINARY) or b"\0" in data[:8000]:
+    if BINARY.match(data):
         raise NoText(f"{name} is no text: convert it first, a PDF with pdftotext for example")
     try:
         return data.decode()
@@ -1402,7 +1446,8 @@ def read_folder(folder: str) -> dict[str, str]:
             try:
                 if path.is_symlink() or not path.is_file():
                     raise NoText(path)
-                texts[str(path)] = decode(path.read_bytes(), str(path))
+                data = path.read_bytes()
+                texts[str(path)] = decode(data, str(path))
             except (NoText, OSError):
                 skipped += 1
     told = f"{plural(len(texts), 'text file')} read, {skipped:,} skipped"
@@ -1430,9 +1475,35 @@ def read_context(names: list[str]) -> Any:
 
 
 def read_stdin() -> str:
-    """Return what is piped in; standard input may be closed."""
-    data = sys.stdin.buffer.read() if hasattr(sys.stdin, "buffer") else b""
-    return decode(data, "standard input")
+    """Return what is piped in."""
+    if not hasattr(sys.stdin, "buffer"):  # it may be closed
+        return ""
+    return decode(sys.stdin.buffer.read(), "standard input")
+
+
+def pair(text: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE, where the value is JSON if it can be, as in "seed=7"."""
+    name, value = text.split("=", 1)
+    with contextlib.suppress(ValueError):
+        value = json.loads(value)
+    return name, value
+
+
+def header(text: str) -> tuple[str, str]:
+    """Parse NAME=VALUE, where the value is text."""
+    name, value = text.split("=", 1)
+    return name, value
+
+
+def price(text: str) -> tuple[str, list[float]]:
+    """Parse MODEL=INPUT,CACHED,OUTPUT."""
+    name, numbers = text.rsplit("=", 1)
+    new, cached, output = numbers.split(",")
+    return name, [float(new), float(cached), float(output)]
+
+
+PARSERS = {"options": pair, "headers": header, "prices": price}  # flags that may be repeated
+NO_FLAGS = {"tools", "on_event", "check"}
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -1446,20 +1517,25 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "files", nargs="*", default=[], help="text files, folders; - or a pipe: standard input"
     )
-    default = RLM(api_key=None)
+    default = vars(RLM(api_key=None))
+    help = dict(re.findall(r"(?m)^    (\w+)  +(.+)$", str(RLM.__doc__)))
     for one in fields(RLM):
-        kind = one.metadata["kind"]
-        if not kind:
-            continue
-        flag = "--" + one.name.replace("_", "-")
-        help = one.metadata["help"]
-        value = getattr(default, one.name)
-        if isinstance(value, dict):
-            flag = flag.removesuffix("s")
-            parser.add_argument(flag, dest=one.name, type=kind, help=help, action="append")
-        else:
-            help += "" if value is None else f" (default: {value})"
-            parser.add_argument(flag, type=kind, help=help)
+        name = one.name
+        flag = "--" + name.replace("_", "-")
+        if name in PARSERS:
+            parser.add_argument(
+                flag.removesuffix("s"),
+                dest=name,
+                type=PARSERS[name],
+                action="append",
+                help=help.get(name),
+            )
+        elif name not in NO_FLAGS:
+            kind = (*get_args(one.type), one.type)[0]  # the int of int | None
+            about = help.get(name, "")
+            if default[name] is not None:
+                about += f" (default: {default[name]})"
+            parser.add_argument(flag, type=kind, help=about)
     switch = functools.partial(parser.add_argument, action="store_true", default=False)
     switch("--json", help="print answer, reason and usage as JSON")
     switch("--quiet", help="show the answer and nothing else")
@@ -1469,23 +1545,25 @@ def command_line() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Answer a question from the command line; return the exit status."""
-    given = command_line().parse_intermixed_args(argv)
-    names = {one.name for one in fields(RLM)}
-    config = {name: value for name, value in vars(given).items() if name in names}
-    for name, value in config.items():
-        if isinstance(value, list):
-            config[name] = dict(value)
+    config = vars(command_line().parse_intermixed_args(argv))
+    question = config.pop("question")
+    files = config.pop("files")
+    as_json = config.pop("json")
+    quiet = config.pop("quiet")
+    verbose = config.pop("verbose")
+    for name in PARSERS:
+        config[name] = dict(config.get(name, []))
     try:
-        context = read_context(given.files)
-        if not given.quiet:
-            config["on_event"] = Live(sys.stderr, given.verbose)
-        done = RLM(**config).completion(given.question, context)
-        if not given.quiet:
+        context = read_context(files)
+        if not quiet:
+            config["on_event"] = Live(sys.stderr, verbose)
+        done = RLM(**config).completion(question, context)
+        if not quiet:
             print(closing_line(done), file=sys.stderr)
         shown = done.answer
-        if given.json:
-            shown = asdict(done)
-            shown = {name: shown[name] for name in ("answer", "finish_reason", "usage")}
+        if as_json:
+            shown = {"answer": shown, "finish_reason": done.finish_reason}
+            shown["usage"] = asdict(done.usage)
         sys.stdout.reconfigure(errors="replace")
         print(as_text(shown), flush=True)
     except BrokenPipeError:
