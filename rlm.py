@@ -40,7 +40,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import requests
 import urllib3
@@ -364,7 +364,8 @@ class Node:
                 f"{size:,} characters, {most:,} (leaf_chars) fit a plain call: cut it up"
             )
         # the frames of all levels are on the stack of one thread
-        sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 50 * child.depth))
+        frames = 1000 + 50 * child.depth
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), frames))
         return child
 
     def as_one_message(self) -> str:
@@ -535,8 +536,7 @@ class Node:
                     raise
                 if self.shorten(self.size() // 2):
                     continue
-                longest = max(map(length, self.messages[2:]), default=0)
-                if longest > SHORT:
+                if any(length(message) > SHORT for message in self.messages[2:]):
                     raise WindowFull(str(error)) from error
                 raise
         text = without_thoughts(reply.text)
@@ -565,8 +565,8 @@ class Node:
 
     def size(self) -> int:
         """Return the characters of the conversation, without the system prompt."""
-        sizes = [length(message) for message in self.messages if message["role"] != "system"]
-        return sum(sizes)
+        said = [message for message in self.messages if message["role"] != "system"]
+        return sum(map(length, said))
 
     def shorten(self, limit: int) -> bool:
         """Let the oldest outputs, then the oldest code give way, down to `limit` characters.
@@ -588,7 +588,7 @@ class Node:
     def system(self) -> str:
         """Return the system prompt."""
         has_children = self.depth + 1 < self.rlm.max_depth
-        tools = [tool_line(name, tool) for name, tool in self.rlm.tools.items()]
+        tools = itertools.starmap(tool_line, self.rlm.tools.items())
         return self.rlm.say(
             "system",
             leaf_chars=f"{self.rlm.leaf_chars:,}",
@@ -603,7 +603,12 @@ class Node:
         """Return the first message: the question, what the context is, and a sample of it."""
         whole, shown = sample(self.context, self.rlm.leaf_chars // 10)
         shown = self.rlm.say("whole" if whole else "sample", shown=shown)
-        return self.rlm.say("task", prompt=self.prompt, description=about, sample=shown)
+        return self.rlm.say(
+            "task",
+            prompt=self.prompt,
+            description=about,
+            sample=shown,
+        )
 
     def left(self) -> str:
         """Return what is left: "turn 3 of 30 · 87 min left · 42 calls left"."""
@@ -718,7 +723,7 @@ class Run:
         self.broken = None  # the error that ends the run, in whatever sub-call it came up
         self.told = False  # of a server that cuts silently
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind, error, traceback):
@@ -1154,7 +1159,7 @@ def split_fences(text: str) -> tuple[list[tuple[str, str]], str]:
         mark, label = opening.groups()
         closing = re.compile(rf"[ \t]*{mark}(?!\w)")
         below = lines[1:]
-        ends = [i for i, line in enumerate(below) if closing.match(line)]
+        ends = [i for i in range(len(below)) if closing.match(below[i])]
         insides = {}
         for end in ends[:20] or [len(below)]:
             insides[end] = textwrap.dedent("".join(below[:end]))
