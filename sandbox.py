@@ -39,7 +39,6 @@ import json
 import linecache
 import mmap
 import os
-import re
 import select
 import signal
 import socket
@@ -66,160 +65,90 @@ except ImportError:
 # ------------------------------------------------------------------------------ tables: what may be
 
 MODULE_TABLE = """
-    __future__ annotations
-    abc ABC abstractmethod
-    ast literal_eval
-    base64 *
-    binascii *
-    bisect *
-    calendar * -LocaleTextCalendar -LocaleHTMLCalendar
-    cmath *
-    collections * -UserString
-    collections.abc *
-    contextlib contextmanager suppress nullcontext closing ExitStack
-    copy *
-    csv * -register_dialect -unregister_dialect -field_size_limit
-    dataclasses dataclass field fields asdict astuple replace is_dataclass InitVar KW_ONLY MISSING
-     FrozenInstanceError
-    datetime *
-    decimal * -DefaultContext -BasicContext -ExtendedContext
-    difflib *
-    enum Enum IntEnum StrEnum Flag IntFlag auto unique
-    fnmatch *
-    fractions *
-    functools partial reduce lru_cache cache cached_property cmp_to_key total_ordering wraps
-    graphlib *
-    hashlib * -algorithms_available -algorithms_guaranteed
-    heapq *
-    html *
-    html.parser *
-    io StringIO BytesIO
-    itertools *
-    json *
-    json.decoder *
-    math *
-    numbers *
-    operator * -attrgetter -methodcaller
-    os sep linesep
-    os.path basename commonprefix dirname join normpath split splitext
-    pprint *
-    queue Queue LifoQueue PriorityQueue SimpleQueue Empty Full
-    random *
-    re *
-    statistics *
-    string * -Formatter
-    struct *
-    sys maxsize version version_info float_info byteorder getsizeof getrecursionlimit
-    textwrap * -TextWrapper
-    time time time_ns perf_counter process_time monotonic strftime strptime gmtime localtime mktime
-    traceback
-    types SimpleNamespace MappingProxyType NoneType
+    __future__ annotations;
+    abc ABC abstractmethod;
+    ast literal_eval;
+    base64 *;
+    binascii *;
+    bisect *;
+    calendar * -LocaleTextCalendar -LocaleHTMLCalendar;
+    cmath *;
+    collections * -UserString;
+    collections.abc *;
+    contextlib contextmanager suppress nullcontext closing ExitStack;
+    copy *;
+    csv * -register_dialect -unregister_dialect -field_size_limit;
+    dataclasses dataclass field fields asdict astuple replace is_dataclass InitVar KW_ONLY
+        MISSING FrozenInstanceError;
+    datetime *;
+    decimal * -DefaultContext -BasicContext -ExtendedContext;
+    difflib *;
+    enum Enum IntEnum StrEnum Flag IntFlag auto unique;
+    fnmatch *;
+    fractions *;
+    functools partial reduce lru_cache cache cached_property cmp_to_key total_ordering wraps;
+    graphlib *;
+    hashlib * -algorithms_available -algorithms_guaranteed;
+    heapq *;
+    html *;
+    html.parser *;
+    io StringIO BytesIO;
+    itertools *;
+    json *;
+    json.decoder *;
+    math *;
+    numbers *;
+    operator * -attrgetter -methodcaller;
+    os sep linesep;
+    os.path basename commonprefix dirname join normpath split splitext;
+    pprint *;
+    queue Queue LifoQueue PriorityQueue SimpleQueue Empty Full;
+    random *;
+    re *;
+    statistics *;
+    string * -Formatter;
+    struct *;
+    sys maxsize version version_info float_info byteorder getsizeof getrecursionlimit;
+    textwrap * -TextWrapper;
+    time time time_ns perf_counter process_time monotonic strftime strptime gmtime localtime
+        mktime;
+    traceback;
+    types SimpleNamespace MappingProxyType NoneType;
     typing Any Union Optional List Dict Set FrozenSet Tuple Callable Iterable Iterator Sequence
-     Mapping MutableMapping MutableSequence Generator Collection Hashable Sized Literal TypeVar
-     Generic NamedTuple Protocol TypedDict Counter DefaultDict Deque OrderedDict NoReturn ClassVar
-     Final TypeAlias Self Annotated Text Pattern Match Iterable SupportsInt SupportsFloat cast
-     overload TYPE_CHECKING Awaitable AnyStr NewType
-    unicodedata *
-    urllib
-    urllib.parse *
-    uuid UUID uuid3 uuid5
-    warnings
+        Mapping MutableMapping MutableSequence Generator Collection Hashable Sized Literal
+        TypeVar Generic NamedTuple Protocol TypedDict Counter DefaultDict Deque OrderedDict
+        NoReturn ClassVar Final TypeAlias Self Annotated Text Pattern Match Iterable SupportsInt
+        SupportsFloat cast overload TYPE_CHECKING Awaitable AnyStr NewType;
+    unicodedata *;
+    urllib;
+    urllib.parse *;
+    uuid UUID uuid3 uuid5;
+    warnings;
     zlib *
 """  # module, and what is handed out of it: "*" is all public names, "-x" not x
-MODULES = {
-    line.split()[0]: line.split()[1:]
-    for line in re.sub(r"\n     ", " ", MODULE_TABLE).splitlines()
-    if line
-}
+ENTRIES = [entry.split() for entry in MODULE_TABLE.split(";")]
+MODULES = {name: words for name, *words in ENTRIES}
 SIDE_BY_SIDE = "use llm_query_batched: it runs calls side by side"
 NO_FILES = "there are no files: the data is in `context`"
 ADVICE = {  # on modules that models ask for
     **dict.fromkeys(["asyncio", "concurrent", "threading", "multiprocessing"], SIDE_BY_SIDE),
-    **dict.fromkeys(["pathlib", "glob", "shutil", "tempfile", "subprocess", "pickle"], NO_FILES),
+    **dict.fromkeys(["pathlib", "glob", "shutil", "tempfile", "pickle"], NO_FILES),
     **dict.fromkeys(["requests", "socket", "http"], "there is no network: ask with llm_query"),
     "array": "use a list",
 }
-PRELOADED = [
-    "_strptime",
-    "_pylong",
-    "encodings.ascii",
-    "encodings.cp1251",
-    "encodings.cp1252",
-    "encodings.hex_codec",
-    "encodings.idna",
-    "encodings.iso8859_1",
-    "encodings.iso8859_15",
-    "encodings.latin_1",
-    "encodings.punycode",
-    "encodings.rot_13",
-    "encodings.utf_16",
-    "encodings.utf_16_be",
-    "encodings.utf_16_le",
-    "encodings.utf_32",
-    "encodings.utf_8_sig",
-    "encodings.unicode_escape",
-]  # what C code imports
-BUILTINS = [
-    "abs",
-    "all",
-    "any",
-    "ascii",
-    "bin",
-    "bool",
-    "bytearray",
-    "bytes",
-    "callable",
-    "chr",
-    "classmethod",
-    "complex",
-    "dict",
-    "dir",
-    "divmod",
-    "enumerate",
-    "filter",
-    "float",
-    "format",
-    "frozenset",
-    "hash",
-    "hex",
-    "id",
-    "int",
-    "isinstance",
-    "issubclass",
-    "iter",
-    "len",
-    "list",
-    "map",
-    "max",
-    "memoryview",
-    "min",
-    "next",
-    "object",
-    "oct",
-    "ord",
-    "pow",
-    "print",
-    "property",
-    "range",
-    "repr",
-    "reversed",
-    "round",
-    "set",
-    "slice",
-    "sorted",
-    "staticmethod",
-    "str",
-    "sum",
-    "super",
-    "tuple",
-    "zip",
-    "NotImplemented",
-    "Ellipsis",
-    "__build_class__",
-    "SystemExit",
-    "KeyboardInterrupt",
-    "GeneratorExit",
-]
+PRELOADED = """
+    _strptime _pylong encodings.ascii encodings.cp1251 encodings.cp1252 encodings.hex_codec
+    encodings.idna encodings.iso8859_1 encodings.iso8859_15 encodings.latin_1 encodings.punycode
+    encodings.rot_13 encodings.utf_16 encodings.utf_16_be encodings.utf_16_le encodings.utf_32
+    encodings.utf_8_sig encodings.unicode_escape
+""".split()  # noqa: SIM905  # what C code imports
+BUILTINS = """
+    abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict dir divmod
+    enumerate filter float format frozenset hash hex id int isinstance issubclass iter len list
+    map max memoryview min next object oct ord pow print property range repr reversed round set
+    slice sorted staticmethod str sum super tuple zip NotImplemented Ellipsis __build_class__
+    SystemExit KeyboardInterrupt GeneratorExit
+""".split()  # noqa: SIM905
 
 
 def dunders(names: str) -> set[str]:
@@ -240,45 +169,12 @@ READABLE = DEFINABLE | dunders("class dict module members cause context notes an
 FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel", "_abc_impl", "_convert_"}
 GUARDED = {"format", "format_map", "obj", "register"}  # public names that can lead out
 TUPLE_NAMES = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
-NATIVE = [
-    "AnnAssign",
-    "Assign",
-    "Attribute",
-    "AugAssign",
-    "Call",
-    "ClassDef",
-    "Constant",
-    "ExceptHandler",
-    "For",
-    "FunctionDef",
-    "Global",
-    "Import",
-    "ImportFrom",
-    "Lambda",
-    "Match",
-    "MatchAs",
-    "MatchClass",
-    "MatchMapping",
-    "MatchOr",
-    "MatchSequence",
-    "MatchSingleton",
-    "MatchStar",
-    "MatchValue",
-    "Module",
-    "Name",
-    "NamedExpr",
-    "Nonlocal",
-    "ParamSpec",
-    "Starred",
-    "Subscript",
-    "TypeAlias",
-    "TypeVar",
-    "TypeVarTuple",
-    "With",
-    "alias",
-    "comprehension",
-    "match_case",
-]
+NATIVE = """
+    AnnAssign Assign Attribute AugAssign Call ClassDef Constant ExceptHandler For FunctionDef
+    Global Import ImportFrom Lambda Match MatchAs MatchClass MatchMapping MatchOr MatchSequence
+    MatchSingleton MatchStar MatchValue Module Name NamedExpr Nonlocal ParamSpec Starred
+    Subscript TypeAlias TypeVar TypeVarTuple With alias comprehension match_case
+""".split()  # noqa: SIM905
 CELL = "<cell "  # how the file names of cells begin
 MAIN = "__main__"  # the module of what cells make
 CHUNK = 1 << 17  # characters of text in one line, and bytes of one read
@@ -292,6 +188,11 @@ START_SECONDS = 120  # for a worker to load its variables
 def is_dunder(name: str) -> bool:
     """Return whether a name is like __this__."""
     return len(name) > 4 and name[:2] == "__" == name[-2:]
+
+
+def is_private(name: str) -> bool:
+    """Return whether a name belongs to whoever made the object."""
+    return name[0] == "_" and not is_dunder(name) and name not in TUPLE_NAMES
 
 
 def refusal(name: str) -> str:
@@ -316,19 +217,22 @@ class Policy(RestrictingNodeTransformer):
     def visit(self, node):
         """Check every identifier of a node, wherever the grammar puts it, and what is in it."""
         kind = type(node).__name__
-        known = READABLE if kind == "Attribute" and isinstance(node.ctx, ast.Load) else DEFINABLE
+        reads = kind == "Attribute" and isinstance(node.ctx, ast.Load)
         for field, names in ast.iter_fields(node):
             for name in names if isinstance(names, list) else [names]:
                 if not isinstance(name, str) or kind == "Constant":
                     continue
-                pattern = field == "kwd_attrs"  # `case str(format=f)` reads without a guard
-                if refused(name, known) or (pattern and (name in GUARDED or name[0] == "_")):
+                if refused(name, READABLE if reads else DEFINABLE):
                     self.error(node, refusal(name))
+                if field == "kwd_attrs" and (name in GUARDED or is_private(name)):
+                    self.error(node, refusal(name))  # `case str(format=f)` passes no guard
         if kind in ("AsyncFunctionDef", "AsyncFor", "AsyncWith", "Await"):
             self.error(node, f"async code is refused: {SIDE_BY_SIDE}")
             return node
-        native = kind in NATIVE
-        node = self.node_contents_visit(node) if native else super().visit(node)
+        if kind in NATIVE:
+            node = self.node_contents_visit(node)
+        else:
+            node = super().visit(node)
         rewrite = getattr(self, f"rewrite_{kind}", None)
         return rewrite(node) if rewrite else node
 
@@ -338,7 +242,7 @@ class Policy(RestrictingNodeTransformer):
             node.value = self.guard("@own", node, node.value, name)
         elif is_dunder(node.attr) or node.attr in GUARDED:
             return self.guard("@getattr", node, node.value, name)
-        elif node.attr[0] == "_" and node.attr not in TUPLE_NAMES:
+        elif is_private(node.attr):
             # it stays an attribute, as Python has to mangle `__x`
             node.value = self.guard("@own", node, node.value, name)
         return node
@@ -351,23 +255,27 @@ class Policy(RestrictingNodeTransformer):
     def rewrite_Match(self, node):
         cases = []
         for case in node.cases:
-            patterns = [part for part in ast.walk(case) if isinstance(part, ast.MatchClass)]
-            if patterns:  # a case that is never taken: its condition is the guard
-                test = self.guard("@patterns", node, *[pattern.cls for pattern in patterns])
-                cases.append(ast.match_case(ast.MatchAs(), test, [ast.Pass()]))
+            parts = ast.walk(case.pattern)
+            classes = [part.cls for part in parts if isinstance(part, ast.MatchClass)]
+            if classes:  # a case that is never taken: its condition is the guard
+                test = self.guard("@patterns", node, *classes)
+                never = ast.match_case(ast.MatchAs(), test, [ast.Pass()])
+                cases.append(never)
             cases.append(case)
         node.cases = cases
         return ast.fix_missing_locations(node)
 
     def rewrite_ClassDef(self, node):
-        if any((word.arg or "_").startswith(("_", "metaclass")) for word in node.keywords):
-            self.error(node, "metaclasses are refused: use a plain class, or abc.ABC")
+        for word in node.keywords:
+            name = word.arg or "metaclass"  # it may be in `**words`
+            if name.startswith(("_", "metaclass")):
+                self.error(node, "metaclasses are refused: use a plain class, or abc.ABC")
         return node
 
     def rewrite_ExceptHandler(self, node):
         if node.type is None:  # a bare `except:` must not catch the time limit
-            node.type = ast.copy_location(ast.Name("Exception", ast.Load()), node)
-        return node
+            node.type = ast.Name("Exception", ast.Load())
+        return ast.fix_missing_locations(node)
 
     def rewrite_Import(self, node):
         if hasattr(node, "is_lazy"):  # views are there at once
@@ -377,8 +285,9 @@ class Policy(RestrictingNodeTransformer):
     rewrite_ImportFrom = rewrite_Import
 
     def guard(self, name, node, *args):
-        call = ast.Call(ast.Name(name, ast.Load()), list(args), [])
-        return ast.fix_missing_locations(ast.copy_location(call, node))
+        function = ast.Name(name, ast.Load())
+        call = ast.copy_location(ast.Call(function, list(args), []), node)
+        return ast.fix_missing_locations(call)
 
 
 def compile_cell(source: str, filename: str, mode: str = "exec") -> types.CodeType:
@@ -439,38 +348,38 @@ def safe_getattr(obj, name, *default):
         return lambda *args: write_by(obj, name, *args)
     if name == "__dict__" and not is_class(obj):
         return object.__getattribute__(own(obj, "dict"), name)
-    if name == "__dict__" or (name[0] == "_" and not is_dunder(name) and name not in TUPLE_NAMES):
+    if name == "__dict__" or is_private(name):
         own(obj, "_")
     value = getattr(obj, name, *default)
     if is_dunder(name) and isinstance(value, (dict, types.MappingProxyType)):
         # dataclasses execute what stands in them
         return {key: value[key] for key in value if not refused(key)}
-    return set_up(obj, value) if name in SETUP else judged(value)
+    return set_up(obj, value) if name in SETUP else judged(name, value)
 
 
 def set_up(obj, method):
     """Return `__init__` or its like, which sets up what a cell has made and nothing else."""
-    of_class = is_class(obj) or (type(obj) is super and is_class(obj.__self__))
-    if of_class and not hasattr(method, "__self__"):
-        return lambda me, *args, **options: method(own(me, "_"), *args, **options)
+    target = obj.__self__ if type(obj) is super else obj
+    if is_class(target) and not hasattr(method, "__self__"):
+
+        def set_up_own(me, *args, **options):
+            return method(own(me, "_"), *args, **options)
+
+        return set_up_own
     own(obj, "_")
     return method
 
 
-def judged(value):
-    """Return what was read, or a guarded one in its place, under whatever name it was found."""
-    if isinstance(value, (types.BuiltinMethodType, types.MethodDescriptorType)):
-        for name in ("format", "format_map"):  # which would read any attribute
-            raw = getattr(str, name)
-            if value == raw:
-                return SAFE_FORMATS[name]
-            if isinstance(getattr(value, "__self__", None), str) and value.__name__ == name:
-                return functools.partial(SAFE_FORMATS[name], value.__self__)
+def judged(name, value):
+    """Return what was read under a name that can lead out, or a guarded one in its place."""
     if getattr(value, "__func__", None) is abc.ABCMeta.register:
         raise AttributeError("register() is refused: inherit from the class")
-    if isinstance(value, types.ModuleType) and type(value) is not View:
-        raise AttributeError("modules inside of modules are refused")
-    return value
+    if name not in SAFE_FORMATS or not isinstance(value, C_METHODS):
+        return value
+    text = getattr(value, "__self__", None)  # what it is bound to, by super() too
+    if text is None:
+        return SAFE_FORMATS[name]
+    return functools.partial(SAFE_FORMATS[name], text)
 
 
 def safe_format(text, /, *args, **kwargs):
@@ -483,6 +392,7 @@ def safe_format_map(text, values):
     return string.Formatter().vformat(text, (), values)
 
 
+C_METHODS = (types.BuiltinMethodType, types.MethodDescriptorType)
 SAFE_FORMATS = {"format": safe_format, "format_map": safe_format_map}
 
 
@@ -520,8 +430,11 @@ def cell_frame() -> types.FrameType:
 
 def names_of(names) -> dict:
     """Return a copy of a namespace, with the names that a cell can have."""
-    known = {name: names[name] for name in names if type(name) is str and name.isidentifier()}
-    return {name: value for name, value in known.items() if not is_dunder(name)}
+    known = {}
+    for name, value in names.items():
+        if type(name) is str and name.isidentifier() and not is_dunder(name):
+            known[name] = value
+    return known
 
 
 def safe_globals():
@@ -554,8 +467,8 @@ def safe_patterns(*classes):
     """Judge the classes of a `match` before it reads, in C, what their `__match_args__` name."""
     for cls in classes:
         names = getattr(cls, "__match_args__", ())
-        by_cell = type(cls).__module__ == MAIN  # a metaclass, which could change its mind
-        if by_cell or any(name in GUARDED or refused(name, set()) for name in names):
+        leading_out = [name for name in names if name in GUARDED or refused(name)]
+        if leading_out or type(cls).__module__ == MAIN:  # a metaclass could change its mind
             raise TypeError(f"the pattern {cls!r} is refused: use plain data instead")
     return False
 
@@ -565,7 +478,8 @@ def safe_import(name, globals=None, locals=None, names=(), level=0):
     if name in PRELOADED:
         return None  # C code finds it in sys.modules, cells cannot
     view = VIEWS.get(name)
-    missing = [one for one in names or () if one != "*" and not hasattr(view, one)]
+    wanted = set(names or ()) - {"*"}
+    missing = [one for one in wanted if not hasattr(view, one)]
     if level or view is None:
         advice = ADVICE.get(name.partition(".")[0])
         advice = f": {advice}" if advice else ""
@@ -666,12 +580,18 @@ def safe_dataclass(cls=None, /, **options):
     """`dataclasses.dataclass` for cells: it writes to the class, and executes names of fields."""
     if cls is None:
         return functools.partial(safe_dataclass, **options)
-    if not is_class(cls) or not is_own(cls) or issubclass(cls, (str, tuple)):
+    plain = is_class(cls) and is_own(cls)
+    if not plain or issubclass(cls, (str, tuple)):
         raise TypeError("a dataclass is made of a plain class of your own")
     if any(map(refused, cls.__annotations__)):
         raise TypeError("the names of fields are plain names")
     cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else a signature would be evaluated
     return dataclasses.dataclass(cls, **options)
+
+
+def safe_abstractmethod(method):
+    """`abc.abstractmethod` for cells, which writes to what it is given."""
+    return abc.abstractmethod(own(method, "_"))
 
 
 def safe_wraps(wrapped, *names):
@@ -707,7 +627,7 @@ def nothing(*args, **kwargs):
 
 
 STAND_INS = {
-    "abc": {"abstractmethod": lambda method: abc.abstractmethod(own(method, "_"))},
+    "abc": {"abstractmethod": safe_abstractmethod},
     "csv": {"field_size_limit": lambda *limit: 131072},
     "dataclasses": {"dataclass": safe_dataclass},
     "functools": {"wraps": safe_wraps},
@@ -732,7 +652,8 @@ def harden():
         module = importlib.import_module(name)
         names = {word for word in words if word[0] not in "*-"}
         if "*" in words:
-            names |= set(getattr(module, "__all__", [n for n in dir(module) if n[0] != "_"]))
+            public = [one for one in dir(module) if one[0] != "_"]
+            names |= set(getattr(module, "__all__", public))
         # not named as the module, or `from json import decoder` would look in sys.modules
         view = View(f"{name} (safe part)", module.__doc__)
         for one in names - {word[1:] for word in words}:
@@ -780,7 +701,8 @@ class Output(io.TextIOBase):
         text = str.__str__(text)
         room = self.half - len(self.head)
         self.head += text[:room]
-        self.tail = (self.tail + text[room:])[-self.half :]
+        self.tail += text[room:]
+        self.tail = self.tail[-self.half :]
         self.count += len(text)
         return len(text)
 
@@ -789,8 +711,9 @@ class Output(io.TextIOBase):
         head = self.head
         tail = self.tail
         if self.count > len(head) + len(tail):
-            head = head[: head.rfind("\n", self.half // 2) + 1] or head
-            tail = tail[tail.find("\n", 0, self.half // 2) + 1 :]
+            quarter = self.half // 2
+            head = head[: head.rfind("\n", quarter) + 1] or head
+            tail = tail[tail.find("\n", 0, quarter) + 1 :]
         left_out = self.count - len(head) - len(tail)
         if not left_out:
             return head + tail
@@ -824,7 +747,7 @@ def plain(value):
     if isinstance(value, (set, frozenset)):
         return list(value)
     if dataclasses.is_dataclass(value) and not is_class(value):
-        return {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+        return dataclasses.asdict(value)
     if hasattr(value, "tolist"):  # of numpy
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is not JSON: pass text, numbers, dicts or lists")
@@ -858,8 +781,9 @@ class Interpreter:
         self.final = None
         self.interruptible = False
         self.end = 0.0
-        functions = {"FINAL": self.FINAL, "FINAL_VAR": self.FINAL_VAR, "SHOW_VARS": self.SHOW_VARS}
-        self.fixed = variables | tools | functions
+        self.fixed = variables | tools
+        for function in (self.FINAL, self.FINAL_VAR, self.SHOW_VARS):
+            self.fixed[function.__name__] = function
         self.names = BARE | self.fixed
 
     def FINAL(self, value=None):
@@ -869,15 +793,18 @@ class Interpreter:
         raise SystemExit
 
     def FINAL_VAR(self, name):
-        """End the run with the value of a variable."""
-        if isinstance(name, str) and name.isidentifier() and name not in self.names:
+        """End the run with the value of a variable; what is no name is the value itself."""
+        if not isinstance(name, str) or not name.isidentifier():
+            self.FINAL(name)
+        if name not in self.names:
             raise NameError(f"name {name!r} is not defined; SHOW_VARS() names your variables")
-        self.FINAL(self.names.get(name, name) if isinstance(name, str) else name)
+        self.FINAL(self.names[name])
 
     def SHOW_VARS(self):
         """Return the names and types of the variables so far."""
-        made = {k: v for k, v in self.names.items() if k[0] != "_" and k not in self.fixed}
-        return {name: type(value).__name__ for name, value in made.items()}
+        made = names_of(self.names)
+        kinds = {name: type(made[name]).__name__ for name in made.keys() - self.fixed.keys()}
+        return {name: kinds[name] for name in sorted(kinds) if name[0] != "_"}
 
     def check_time(self, *_):
         """Raise in a cell that is over its time: again and again, as it could be swallowed."""
@@ -899,22 +826,22 @@ class Interpreter:
         self.cells += 1
         self.final = None
         name = f"{CELL}{self.cells}>"
-        linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-        output = sys.stdout = sys.stderr = Output(self.output_chars)
+        lines = source.splitlines(keepends=True)
+        linecache.cache[name] = (len(source), None, lines, name)
+        output = Output(self.output_chars)
         vars(VIEWS["sys"]).update(stdout=output, stderr=output)
         self.end = time.process_time() + seconds
         error = None
         try:
             self.interruptible = True
-            error = self.run_and_restore(source, name)
+            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+                error = self.run_and_restore(source, name)
         except TimeIsUp as late:  # while telling of an error, or while restoring
             error = f"TimeoutError: {late}"
         except BaseException:
             error = "Exception: an error whose str() failed"
         finally:
             self.interruptible = False
-        sys.stdout = sys.__stdout__
-        sys.stderr = sys.__stderr__
         return Result(output.text(), error, self.final)
 
     def run_and_restore(self, source: str, name: str) -> str | None:
@@ -987,7 +914,8 @@ def seccomp_filter(machine: str) -> list[bytes]:
 def lock_down(memory_mb: int) -> tuple[str, ...]:
     """Take from this process, for good, all that a cell must not have; return the walls that hold."""
     with contextlib.suppress(OSError), open("/proc/self/statm") as memory:  # on Linux
-        limit = int(memory.read().split()[0]) * mmap.PAGESIZE + (memory_mb << 20)
+        pages = int(memory.read().split()[0])
+        limit = pages * mmap.PAGESIZE + (memory_mb << 20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for kind in ("NOFILE", "NPROC", "FSIZE", "CORE"):
         resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (0, 0))
@@ -996,9 +924,10 @@ def lock_down(memory_mb: int) -> tuple[str, ...]:
         return ("language", "rlimits")
     program = seccomp_filter(machine)
     code = ctypes.create_string_buffer(b"".join(program))
-    header = ctypes.create_string_buffer(struct.pack("HP", len(program), ctypes.addressof(code)))
+    header = struct.pack("HP", len(program), ctypes.addressof(code))
     prctl = ctypes.CDLL(None).prctl
-    if prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0) or prctl(SET_SECCOMP, 2, header, 0, 0):
+    prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if prctl(SET_SECCOMP, 2, header, 0, 0):
         return ("language", "rlimits")
     return ("language", "rlimits", "seccomp")
 
@@ -1048,6 +977,16 @@ def json_line(value) -> bytes:
     return f"{json.dumps(value)}\n".encode()
 
 
+def result_of(reply: dict):
+    """Return what a tool has returned, or raise what it has raised."""
+    if "error" not in reply:
+        return reply["value"]
+    kind = SAFE_BUILTINS.get(reply["kind"])
+    if is_class(kind) and issubclass(kind, Exception):
+        raise kind(reply["error"])
+    raise RuntimeError(reply["error"])
+
+
 def work(fd: int):
     """Be a worker: load the variables, lock the doors, run cells until the host hangs up."""
     lines = Lines(fd)
@@ -1074,18 +1013,17 @@ def work(fd: int):
         finally:
             sys.setrecursionlimit(limit)
             interpreter.interruptible = True
-        if "error" in reply:
-            kind = SAFE_BUILTINS.get(reply["kind"])
-            known = is_class(kind) and issubclass(kind, Exception)
-            raise (kind if known else RuntimeError)(reply["error"])
-        return reply["value"]
+        return result_of(reply)
 
-    tools = {name: types.MethodType(call, name) for name in setup["tools"]}  # without attributes
+    tools = {}
+    for name in setup["tools"]:
+        tools[name] = types.MethodType(call, name)  # which has no attributes to be set
     interpreter = Interpreter(variables, tools, setup["output_chars"])
     signal.signal(signal.SIGPROF, interpreter.check_time)
     signal.setitimer(signal.ITIMER_PROF, 0.05, 0.05)
     VIEWS["random"].seed()  # or all forked workers would draw the same numbers
-    lines.send(json.dumps({"pid": os.getpid(), "walls": walls}))
+    hello = {"pid": os.getpid(), "walls": walls}
+    lines.send(json.dumps(hello))
     while True:
         result = interpreter.run(lines.receive(), setup["cell_seconds"])
         lines.send(json.dumps(result))
@@ -1148,11 +1086,15 @@ spec = util.spec_from_file_location("sandbox", {__file__!r})
 sys.modules["sandbox"] = module = util.module_from_spec(spec)
 spec.loader.exec_module(module)
 module.serve({theirs.fileno()})"""
+        environment = {}  # but for what Python itself may need
+        for name, value in os.environ.items():
+            if name.endswith("LD_LIBRARY_PATH"):
+                environment[name] = value
         with theirs, contextlib.ExitStack() as unless_it_starts:
             unless_it_starts.callback(self.control.close)
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code],
-                env={k: v for k, v in os.environ.items() if k.endswith("LD_LIBRARY_PATH")},
+                env=environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -1199,8 +1141,8 @@ def why_dead() -> str:
         server.process.wait(1)
     except subprocess.TimeoutExpired:
         return "it could not be forked, or was killed while it loaded"
-    said = server.process.stderr.read().decode(errors="replace").strip()
-    return said.rpartition("\n")[2]
+    said = server.process.stderr.read().decode(errors="replace")
+    return said.strip().rpartition("\n")[2]
 
 
 def after_fork():
@@ -1246,7 +1188,8 @@ def settle(value):
         return await value
 
     asyncio = importlib.import_module("asyncio")
-    return asyncio.run_coroutine_threadsafe(wait(), background_loop(os.getpid())).result()
+    loop = background_loop(os.getpid())
+    return asyncio.run_coroutine_threadsafe(wait(), loop).result()
 
 
 @functools.cache
@@ -1375,16 +1318,16 @@ class Sandbox(contextlib.AbstractContextManager):
 
     def _setup(self) -> Iterator:
         """Yield what a worker needs to know, and the variables in pieces."""
-        texts = [(name, isinstance(value, str)) for name, value in self.variables.items()]
-        yield json_line(
-            {
-                "variables": texts,
-                "tools": list(self.tools),
-                "cell_seconds": self.cell_seconds,
-                "memory_mb": self.memory_mb,
-                "output_chars": self.output_chars,
-            }
-        )
+        setup = {
+            "variables": [],
+            "tools": list(self.tools),
+            "cell_seconds": self.cell_seconds,
+            "memory_mb": self.memory_mb,
+            "output_chars": self.output_chars,
+        }
+        for name, value in self.variables.items():
+            setup["variables"].append((name, isinstance(value, str)))
+        yield json_line(setup)
         for value in self.variables.values():
             text = value if isinstance(value, str) else json.dumps(value)
             for start in range(0, len(text), CHUNK):
@@ -1434,8 +1377,8 @@ class Sandbox(contextlib.AbstractContextManager):
         """Wait for a moment until the socket can be read or written."""
         poll = select.poll()
         poll.register(self._socket, event)
-        seconds = min(max(self._deadline - time.monotonic(), 0), 0.25)
-        return bool(poll.poll(seconds * 1000))
+        left = max(self._deadline - time.monotonic(), 0)
+        return bool(poll.poll(1000 * min(left, 0.25)))
 
     def _kill(self):
         """Kill the worker; one that did not say hello yet ends by itself when it finds us gone."""

@@ -318,7 +318,7 @@ def six_turns() -> Row:
 
 
 def heavy(name: str, code: str, aim: float) -> Row:
-    """Return a row about computing: the same code in a cell and in plain `exec`, compiled in both."""
+    """Return a row about computing: the same code in a cell and in plain `exec`, both compiled."""
 
     def plain() -> None:
         exec(code, {})  # noqa: S102
@@ -340,15 +340,16 @@ def imports() -> Row:
         env = os.environ | {"PYTHONPYCACHEPREFIX": cache}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
         taken = {"rlm": [], "requests": []}
-        for _ in range(12):
+        for _ in range(16):
             for module, milliseconds in taken.items():
                 code = f"import time; t = time.time(); import {module}; print(time.time() - t)"
                 printed = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=env)
                 milliseconds.append(float(printed) * 1e3)
-    ours = statistics.median(taken["rlm"][1:])  # the first one compiles
-    floor = statistics.median(taken["requests"][1:])
+    pairs = list(zip(taken["rlm"], taken["requests"], strict=True))[1:]  # the first one compiles
+    beyond = statistics.median(ours - floor for ours, floor in pairs)
+    floor = statistics.median(floor for _, floor in pairs)
     work = "import rlm, beyond import requests"
-    return absolute_row(work, ours - floor, amount(floor, "ms"), "ms", 50, True)
+    return absolute_row(work, beyond, amount(floor, "ms"), "ms", 50, True)
 
 
 def overhead(_: argparse.Namespace) -> int:
@@ -722,7 +723,8 @@ def rot(options: argparse.Namespace) -> int:
     answers = []
     with tempfile.TemporaryDirectory() as prompts:
         prompts_without_sub_calls(prompts)
-        Sandbox({}).close()  # the first one starts the fork server, at nobody's expense
+        with Sandbox({}) as repl:  # the first one starts the fork server, at nobody's expense
+            repl.run("1")
         for task in tasks:
             say(f"{task.kind} of {task.tokens:,} tokens ...")
             for name, repeat in itertools.product(options.contestants, range(options.repeats)):
@@ -761,7 +763,7 @@ NUMBERS = {  # of an Answer -> how the tables show them
 
 
 def spread(answers: list[Answer], number: str) -> str:
-    """Return the median, and the range where there is one: "0.87 0.75-1.00"; "-" for the unknown."""
+    """Return the median, and the range where there is one: "0.87 0.75-1.00"; "-" if unknown."""
     values = [getattr(answer, number) for answer in answers]
     if None in values:
         return "-"
@@ -804,7 +806,8 @@ def main() -> int:
     add("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     add("--lengths", nargs="+", type=int, help="in tokens; default: 8000 and more, to 1000000")
     names = list(CONTESTANTS)
-    add("--contestants", nargs="+", default=names, choices=names)
+    told = f"default: {', '.join(names)}"
+    add("--contestants", nargs="+", default=names, choices=names, metavar="NAME", help=told)
     add("--repeats", type=int, default=3, help="runs of each contestant on each task")
     add("--samples", type=int, default=1, help="tasks of each kind and length")
     add("--seed", type=int, default=0)

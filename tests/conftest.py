@@ -6,6 +6,8 @@ business of `server.py`.
 
 import json
 import os
+import re
+import subprocess
 import sys
 import textwrap
 import time
@@ -14,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from rlm import RLM  # noqa: E402 (its folder had to be on the path first)
+from rlm import RLM
 
+SECRET = "sk-secret-0123456789"
+CONFIGURED = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RLM_MODEL", "NO_COLOR")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -82,6 +87,37 @@ def cell(code: str, context: Any = "some text", **options: Any) -> str:
     return outputs(script)[0]
 
 
+def start(server: Any, *arguments: Any, env: Any = (), **popen: Any) -> subprocess.Popen:
+    """The command line as a process, in front of the server."""
+    given = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": SECRET} if server else {}
+    environment = {k: v for k, v in os.environ.items() if k not in CONFIGURED} | given | dict(env)
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    program = [sys.executable, str(ROOT / "rlm.py"), *map(str, arguments)]
+    return subprocess.Popen(program, env=environment, **pipes | popen)
+
+
+def cli(model: Any, *arguments: Any, stdin: Any = None, **more: Any) -> subprocess.CompletedProcess:
+    """Run it to its end, with the model behind a server. `stdin`: bytes to pipe in, or a file."""
+    with Server(model.reply if isinstance(model, Script) else model) as server:
+        piped = stdin if isinstance(stdin, bytes) else None
+        stdin = subprocess.DEVNULL if stdin is None else stdin
+        more["stdin"] = stdin if piped is None else subprocess.PIPE
+        process = start(server, *arguments, **more)
+        out, err = process.communicate(piped, timeout=60)
+    assert SECRET.encode() not in out + err
+    run = subprocess.CompletedProcess(arguments, process.returncode, out.decode(), err.decode())
+    run.requests = server.requests
+    return run
+
+
+def replies(section: str) -> list[tuple[Any, str]]:
+    """The replies of a section of replies.txt, each after its answer."""
+    text = (ROOT / "tests/replies.txt").read_text("utf-8")
+    (text,) = re.findall(rf"(?ms)^=== {section}\b.*?\n(.*?)(?:\n===|\Z)", text)
+    found = re.findall(r"(?ms)^--- (.*?)\n(.*?)(?=\n--- |\Z)", text.rstrip("\n"))
+    return [(json.loads(answer), reply) for answer, reply in found]
+
+
 def table() -> dict[int, int]:
     """The living processes, zombies left out: pid -> parent's pid."""
     parents = {}
@@ -129,6 +165,6 @@ def until(condition: Callable[[], Any], seconds: float = 10) -> Any:
 @pytest.fixture
 def clean_env(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The environment without what configures RLM, here and for programs that a test starts."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RLM_MODEL", "NO_COLOR"):
+    for name in CONFIGURED:
         monkeypatch.delenv(name, raising=False)
     return dict(os.environ)

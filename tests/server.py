@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 
@@ -57,6 +58,16 @@ def says(message: dict[str, Any], **rest: Any) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant"} | message, "finish_reason": "stop"}
     choice |= {key[7:]: rest.pop(key) for key in list(rest) if key.startswith("choice_")}
     return {"id": "chatcmpl-0", "object": "chat.completion", "choices": [choice], **rest}
+
+
+def responses(section: str) -> list[dict[str, Any]]:
+    """The entries of a section of responses.json; where they have a message, with a whole body."""
+    text = Path(__file__).with_name("responses.json").read_text("utf-8")
+    more = {"words", "text"}  # what is not of the body
+    for entry in (entries := json.loads(text)[section]):
+        if "message" in entry:
+            entry["body"] = says(**{key: entry[key] for key in entry.keys() - more})
+    return entries
 
 
 def refused_url() -> str:

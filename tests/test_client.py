@@ -14,10 +14,11 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT, Script, outputs, repl
-from server import Fault, Server, completion, refused_url, says
+from server import Fault, Server, completion, refused_url, responses, says
 
 from rlm import RLM, Completion, ModelError, RLMError
 
@@ -181,31 +182,13 @@ def test_a_certificate_of_ones_own_is_taken_from_the_environment(variable, certi
     assert len(server.requests) == 1
 
 
-# What comes back: (response body, the text it means)
-
-THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}  # Mistral's
-PARTS = [{"type": "text", "text": "in "}, {"type": "text", "text": "parts"}]
-BODIES = [
-    (says({"content": "plain"}), "plain"),
-    (says({"content": " spaced\n"}), "spaced"),
-    (says({"content": PARTS}), "in parts"),
-    (says({"content": [THINKING, PARTS[1]]}), "parts"),
-    (says({"content": "yes", "reasoning": "long thoughts"}), "yes"),
-    (says({"content": "yes", "reasoning_content": "long thoughts"}), "yes"),
-    (says({"content": "yes", "reasoning": None, "tool_calls": None, "refusal": None}), "yes"),
-    (says({"content": "<think>\nno?\n</think>\n\nyes"}), "yes"),
-    (says({"content": "no?\n</think>\n\nyes"}), "yes"),
-    (says({"content": "yes"}, choice_finish_reason=None), "yes"),
-    (says({"content": "yes"}, usage=None), "yes"),
-    (says({"content": "yes"}, usage={}, system_fingerprint=None, service_tier="x"), "yes"),
-    (says({"content": "yes"}, error=None, choice_error=None), "yes"),
-]
+# What comes back: `responses.json` holds bodies as servers send them
 
 
-@pytest.mark.parametrize(("body", "text"), BODIES, ids=range(len(BODIES)))
-def test_what_real_servers_send(body, text):
-    done, _ = ask(lambda _: body)
-    assert done.answer.strip() == text
+@pytest.mark.parametrize("entry", responses("answers"), ids=range(13))
+def test_what_real_servers_send(entry):
+    done, _ = ask(lambda _: entry["body"])
+    assert done.answer.strip() == entry["text"]
     assert done.usage.calls == 1
 
 
@@ -226,28 +209,16 @@ def test_a_response_arrives_however_it_is_sent(encoding):
     assert (done.answer, len(server.requests)) == ("yes", 1)
 
 
-EMPTY = [
-    says({"content": None}),
-    says({}),
-    says({"content": ""}),
-    says({"content": []}),
-    says({"content": None, "reasoning": "only thoughts: ```repl\nFINAL('wrong')\n```"}),
-    says({"content": None, "refusal": "I cannot"}),
-    says({"content": "<think>```repl\nFINAL('wrong')\n```"}, choice_finish_reason="length"),
-    says({"content": "Let me write a very long"}, choice_finish_reason="length"),
-]
-
-
-@pytest.mark.parametrize("body", EMPTY, ids=range(len(EMPTY)))
-def test_an_empty_reply_gets_a_reminder(body):
-    script = Script(body, repl("FINAL('right')"))
+@pytest.mark.parametrize("entry", responses("empty"), ids=range(8))
+def test_an_empty_reply_gets_a_reminder(entry):
+    script = Script(entry["body"], repl("FINAL('right')"))
     done, server = ask(script.reply, max_depth=1)
     assert (done.answer, done.turns) == ("right", 2)
     assert server.requests[1]["messages"][-2]["content"].strip()
     assert "```repl" in server.requests[1]["messages"][-1]["content"]
 
 
-# Usage: (as sent, options, (prompt, cached, completion, cost) as counted)
+# Usage, costs, and limits of them
 
 
 def tokens(prompt, completion=0, **more) -> dict:
@@ -257,43 +228,14 @@ def tokens(prompt, completion=0, **more) -> dict:
     return {"prompt_tokens": prompt, "completion_tokens": completion, **more}
 
 
-PRICED = {"prices": {"some-model": (1, 0.1, 10)}}
-USAGES = [
-    (None, {}, (0, 0, 0, None)),
-    ({}, {}, (0, 0, 0, None)),
-    (tokens(1000, 200, total_tokens=1200), {}, (1000, 0, 200, None)),
-    (tokens(1000, None), {}, (1000, 0, 0, None)),
-    (tokens(1000, 200, cached=600), {}, (1000, 600, 200, None)),
-    (tokens(1000, 200, prompt_tokens_details=None), {}, (1000, 0, 200, None)),
-    (tokens(1, 2, cached=None), {}, (1, 0, 2, None)),
-    (tokens(1000, 200, cost=0.0125), {}, (1000, 0, 200, 0.0125)),
-    (tokens(1000, 200, cost=0.0125), PRICED, (1000, 0, 200, 0.0125)),  # what the server says counts
-    (
-        tokens(1000, 200, cached=600),
-        PRICED,
-        (1000, 600, 200, 0.00246),
-    ),  # 400 + 60 + 2000 millionths
-    (tokens(1000, 200, cost=0), PRICED, (1000, 0, 200, 0)),
-    (tokens(1000, 200), {"prices": {"another": (1, 1, 1)}}, (1000, 0, 200, None)),
-    # odd shapes: what can be read counts
-    (tokens("1000", "200", cached="600", cost="0.5"), {}, (1000, 600, 200, 0.5)),
-    (tokens(1000.0, 200, cost={"total_cost": 0.5, "currency": "USD"}), {}, (1000, 0, 200, 0.5)),
-    (tokens(1000, 200, cost={"USD": 0.5}), PRICED, (1000, 0, 200, 0.003)),
-    (tokens(1000, 200, cost=None), PRICED, (1000, 0, 200, 0.003)),
-    (tokens("many", [1], cost="free"), {}, (0, 0, 0, None)),
-    (tokens(1, {}, prompt_tokens_details=[5], cost=float("nan")), {}, (1, 0, 0, None)),
-    ([1, 2], {}, (0, 0, 0, None)),
-    ("much", {}, (0, 0, 0, None)),
-]
-
-
-@pytest.mark.parametrize(("sent", "options", "counted"), USAGES, ids=range(len(USAGES)))
-def test_usage_as_the_server_reports_it(sent, options, counted):
-    body = says({"content": "yes"}) | ({} if sent is None else {"usage": sent})
-    done, _ = ask(lambda _: body, **options)
+@pytest.mark.parametrize("entry", responses("usage"), ids=range(20))
+def test_usage_as_the_server_reports_it(entry):
+    body = says({"content": "yes"}, usage=entry["usage"])
+    done, _ = ask(lambda _: body, **entry["options"])
+    *counted, cost = entry["counted"]
     for usage in (done.usage, done.usage.models["some-model"]):
-        assert (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens) == counted[:3]
-        assert usage.cost == (None if counted[3] is None else pytest.approx(counted[3]))
+        assert [usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens] == counted
+        assert usage.cost == (None if cost is None else pytest.approx(cost))
     assert done.answer == "yes"
 
 
@@ -449,7 +391,7 @@ def test_a_server_that_is_not_there_is_given_up_sooner():
     assert re.search(r"not known|resolution|resolve", errors[urls[1]])
 
 
-# What fails: (fault, how often it may be asked, what the message says)
+# What fails
 
 
 def error(status: int, message: str, **headers: str) -> Fault:
@@ -457,52 +399,19 @@ def error(status: int, message: str, **headers: str) -> Fault:
     return Fault(status, {"error": {"message": message}}, headers)
 
 
-LASTING = [
-    (error(429, "quota used up", **{"Retry-After": "0"}), {2}, ["429", "quota used up", "2"]),
-    (Fault(500, b"internal oops"), {2}, ["500", "internal oops"]),
-    (Fault(502, b"<html><h1>Bad Gateway</h1></html>"), {2}, ["502"]),
-    (Fault(503), {2}, ["503"]),
-    (Fault(then="hang"), {2}, ["imeout"]),
-    (Fault(200, b'{"choi', then="close"), {2}, []),
-    (Fault(200, b"<html>a captive portal</html>"), {1, 2}, ["captive portal"]),
-    (Fault(200, b""), {1, 2}, ["not "]),
-    (Fault(200, b"\xff\xfe"), {1, 2}, ["not "]),
-    (Fault(200, b"[1, 2]"), {1, 2}, ["not "]),
-    (Fault(200, b"null"), {1, 2}, ["not "]),
-    (Fault(200, {}), {1, 2}, ["not "]),
-    (Fault(200, {"choices": []}), {1, 2}, ["not "]),
-    (Fault(200, {"choices": None}), {1, 2}, ["not "]),
-    (Fault(200, {"choices": [None]}), {1, 2}, []),
-    (Fault(200, {"choices": [{"text": "old style"}]}), {1, 2}, []),
-    (Fault(200, {"choices": [{"message": None}]}), {1, 2}, []),
-    (
-        Fault(200, {"error": {"message": "upstream is down", "code": 502}}),
-        {2},
-        ["upstream is down"],
-    ),
-    (Fault(200, {"error": {"message": "bad field", "code": 400}}), {1}, ["bad field"]),
-    (Fault(200, {"error": "just text"}), {1, 2}, ["just text"]),
-    (error(400, "maximum context length is 8192 tokens"), {1}, ["400", "8192", "leaf_chars"]),
-    (error(401, "Incorrect API key provided"), {1}, ["401", "Incorrect API key", "OPENAI_API_KEY"]),
-    (error(401, f"Incorrect API key provided: {KEY}"), {1}, ["401", "Incorrect API key"]),
-    (Fault(403, {"detail": "not yours"}), {1}, ["403", "not yours", "api-key"]),
-    (error(404, "The model `some-model` does not exist"), {1}, ["404", "some-model", "--model"]),
-    (Fault(404, b"404 page not found"), {1}, ["404", "page not found", "--base-url"]),
-    (Fault(422, {"detail": [{"loc": ["body"], "msg": "required"}]}), {1}, ["422", "required"]),
-    (Fault(400, {"object": "error", "message": "vLLM style"}), {1}, ["400", "vLLM style"]),
-    (Fault(400, b"x" * 1_000_000), {1}, ["400"]),
-    (Fault(302, headers={"Location": "http://127.0.0.1:1/"}), {0, 1, 2}, []),
-    (Fault(then="raw", body=b"SSH-2.0-OpenSSH_9.2\r\n"), {1, 2}, []),
-]
-
-
-@pytest.mark.parametrize(("fault", "asked", "words"), LASTING, ids=range(len(LASTING)))
-def test_a_failure_for_good_says_what_it_was(fault, asked, words):
+@pytest.mark.parametrize("entry", responses("failures"), ids=range(30))
+def test_a_failure_for_good_says_what_it_was(entry):
+    fault = Fault(**json.loads(json.dumps(entry["fault"]).replace("$KEY", KEY)))
+    if isinstance(fault.body, str):
+        fault = replace(fault, body=fault.body.encode("latin-1"))
     message, server = fails(fault, timeout=0.2)
-    assert len(server.requests) in asked
-    assert all(word in message for word in words), message
-    assert len(message) < 1_500
+    assert len(server.requests) in entry["asked"]
+    assert all(word in message for word in entry["words"]), message
     assert "\n" not in message.strip()
+
+
+def test_a_long_error_is_shown_in_part():
+    assert len(fails(Fault(400, b"x" * 1_000_000))[0]) < 1_500
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
@@ -517,22 +426,10 @@ def test_the_advice_for_a_person_is_not_for_the_model(status):
     assert not re.search("leaf_chars|OPENAI|--", told)
 
 
-MALFORMED = [
-    says({"content": 5}),
-    says({"content": {"text": "yes"}}),
-    says({"content": ["in ", "strings"]}),
-    says({"content": [None, 7, {"type": "text", "text": ["yes"]}]}),
-    {"choices": "yes"},
-    {"choices": {"0": "yes"}},
-    {"choices": [{"message": "yes"}]},
-    {"choices": [{"message": {"content": "yes"}}], "error": ["odd"]},
-]
-
-
-@pytest.mark.parametrize("body", MALFORMED, ids=range(len(MALFORMED)))
-def test_a_malformed_response_is_an_error_of_the_model_if_anything(body):
+@pytest.mark.parametrize("entry", responses("malformed"), ids=range(8))
+def test_a_malformed_response_is_an_error_of_the_model_if_anything(entry):
     try:
-        done, _ = ask(lambda _: body)
+        done, _ = ask(lambda _: entry["body"])
     except ModelError as error:
         assert error.usage.calls in (0, 1)
     else:

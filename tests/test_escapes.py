@@ -137,50 +137,13 @@ class Client:
 ask, client = make_ask(SECRET), Client()
 VARIABLES = {"context": ["alpha", "beta"]}
 TOOLS = {"ask": ask, "client_ask": client.ask}
-MODULES = [
-    importlib.import_module(name)
-    for name in [
-        "builtins",
-        "sys",
-        "abc",
-        "ast",
-        "base64",
-        "bisect",
-        "calendar",
-        "collections",
-        "collections.abc",
-        "concurrent.futures",
-        "contextlib",
-        "copy",
-        "csv",
-        "dataclasses",
-        "datetime",
-        "decimal",
-        "difflib",
-        "enum",
-        "fractions",
-        "functools",
-        "heapq",
-        "html",
-        "io",
-        "itertools",
-        "json",
-        "math",
-        "numbers",
-        "operator",
-        "pprint",
-        "random",
-        "re",
-        "statistics",
-        "string",
-        "textwrap",
-        "time",
-        "types",
-        "typing",
-        "unicodedata",
-        "urllib.parse",
-    ]
-]
+LIBRARY = """
+    builtins sys abc ast bisect calendar collections collections.abc concurrent.futures
+    contextlib copy csv dataclasses datetime decimal difflib enum fractions functools heapq
+    html io itertools json math numbers operator pprint random re statistics string textwrap
+    time types typing unicodedata urllib.parse
+"""
+MODULES = [importlib.import_module(name) for name in LIBRARY.split()]
 CLASSES = {c for module in MODULES for c in vars(module).values() if isinstance(c, type)} | {Client}
 CHANGING = {
     "__warningregistry__",

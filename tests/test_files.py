@@ -16,31 +16,16 @@ import sys
 import uuid
 
 import pytest
-from conftest import ROOT, Script, cell, repl
-from server import Server
+from conftest import ROOT, Script, cell, cli, repl
 
 from rlm import RLM, Reply, RLMError
 
 SHOW = Script(repl("FINAL([type(context).__name__, context])"))
 
 
-def cli(*arguments, model=SHOW, **popen) -> subprocess.CompletedProcess:
-    """The command line, quiet, run to its end in front of a loopback server."""
-    with Server(model.reply) as server:
-        flags = ["--quiet", "--model", "m", "--base-url", server.url]
-        command = [
-            sys.executable,
-            str(ROOT / "rlm.py"),
-            *flags,
-            "The question",
-            *map(str, arguments),
-        ]
-        popen = {"stdin": subprocess.DEVNULL} | popen
-        run = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, check=False, **popen
-        )
-        run.requests = server.requests
-    return run
+def read(*arguments, **popen):
+    """The command line, quiet, whose model answers with the context that it got."""
+    return cli(SHOW, "--quiet", "The question", *arguments, **popen)
 
 
 # Encodings
@@ -61,12 +46,12 @@ ENCODINGS = {  # name: (bytes, text)
 def test_files_and_pipes_in_their_encodings(tmp_path):
     for name, (data, _) in ENCODINGS.items():
         (tmp_path / name).write_bytes(data)
-    run = cli(*ENCODINGS, cwd=tmp_path)
+    run = read(*ENCODINGS, cwd=tmp_path)
     assert json.loads(run.stdout)[1] == {name: text for name, (_, text) in ENCODINGS.items()}
     (told,) = run.stderr.splitlines()  # of what is lost, with --quiet, too
     assert "latin-1 is not UTF-8" in told
     for name in ("utf-16", "latin-1"):
-        run = cli(stdin=(tmp_path / name).open())
+        run = read(stdin=(tmp_path / name).open())
         assert json.loads(run.stdout) == ["str", ENCODINGS[name][1]]
         assert ("standard input is not UTF-8" in run.stderr) == (name == "latin-1")
 
@@ -83,7 +68,7 @@ BINARIES = {
 @pytest.mark.parametrize("name", BINARIES)
 def test_a_file_that_is_no_text_is_an_error_that_says_to_convert_it(name, tmp_path):
     (tmp_path / name).write_bytes(BINARIES[name])
-    run = cli(tmp_path / name)
+    run = read(tmp_path / name)
     assert (run.returncode, run.stdout, run.requests) == (1, "", [])
     assert name in run.stderr
     assert "convert" in run.stderr
@@ -102,25 +87,25 @@ def test_a_folder_is_the_text_files_below_it(tmp_path):
     (tmp_path / "docs/outside.txt").symlink_to(ROOT / "README.md")
     (tmp_path / "docs/around").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "docs/pipe")
-    run = cli("docs", cwd=tmp_path)
+    run = read("docs", cwd=tmp_path)
     kind, context = json.loads(run.stdout)
     expected = {"docs/a/b/c.txt": "", "docs/a/z.md": "z", "docs/a/ü.txt": "ü", "docs/b.txt": "b"}
     assert (kind, context) == ("dict", expected)
     assert list(context) == sorted(context)
     assert "4 text files read, 3 skipped" in run.stderr
-    both = cli("docs/a/", "docs/b.txt", cwd=tmp_path)
+    both = read("docs/a/", "docs/b.txt", cwd=tmp_path)
     assert set(json.loads(both.stdout)[1]) == set(expected)
     (tmp_path / "one").mkdir()
     (tmp_path / "one/only.txt").write_text("1")
-    assert json.loads(cli("one", cwd=tmp_path).stdout) == ["dict", {"one/only.txt": "1"}]
-    assert json.loads(cli(".", cwd=tmp_path / "one").stdout) == ["dict", {"only.txt": "1"}]
+    assert json.loads(read("one", cwd=tmp_path).stdout) == ["dict", {"one/only.txt": "1"}]
+    assert json.loads(read(".", cwd=tmp_path / "one").stdout) == ["dict", {"only.txt": "1"}]
 
 
 @pytest.mark.parametrize("data", [None, b"\0"])
 def test_a_folder_without_text_is_an_error(data, tmp_path):
     if data:
         (tmp_path / "x").write_bytes(data)
-    run = cli(tmp_path)
+    run = read(tmp_path)
     assert (run.returncode, run.stdout, run.requests) == (1, "", [])
     assert str(tmp_path) in run.stderr.splitlines()[-1]
 
@@ -134,11 +119,11 @@ def test_standard_input_is_a_socket():
     with ours, theirs:
         ours.sendall(b"a log line\n")
         ours.shutdown(socket.SHUT_WR)
-        assert json.loads(cli(stdin=theirs).stdout) == ["str", "a log line\n"]
+        assert json.loads(read(stdin=theirs).stdout) == ["str", "a log line\n"]
 
 
 def test_standard_input_is_closed():
-    run = cli(preexec_fn=lambda: os.close(0))
+    run = read(preexec_fn=lambda: os.close(0))
     assert json.loads(run.stdout) == ["str", "The question"], run.stderr
 
 

@@ -1,49 +1,25 @@
 """Reading what models write: fences, textual finals, thoughts, prose, last replies, answers that
-are none. The shapes of HTTP bodies are in test_client.py, windows in test_window.py.
+are none. `replies.txt` holds the replies, each with what it means; `responses.json` holds bodies.
 """
 
 import itertools
 
 import pytest
-from conftest import Script, cell, outputs, repl
-from server import Fault, Server, says
+from conftest import Script, cell, outputs, repl, replies
+from server import Fault, Server, responses
 
 from rlm import RLM, ModelError, Reply, RLMError
 
-# Code, however it is fenced. Each of these replies ends the run with 1, in its first turn.
+# Code: each of these replies ends the run with 1, in its first turn
 
 LABELS = ["repl", "", "python", "Python", "python3", "python3.11", "py", "ipython", "REPL"]
 LABELS += ["tool_code", " repl ", "{python}", "python repl", 'python title="x.py"']
-HARMONY = "<|channel|>analysis<|message|>FINAL(2)<|end|><|start|>assistant"
-HARMONY += "<|channel|>final<|message|>"
-FENCES = [f"```{label}\nx = 1\nFINAL(x)\n```" for label in LABELS] + [
-    "~~~\nFINAL(1)\n~~~",
-    "~~~~python\nFINAL(1)\n~~~~",
-    "````python\np = '''\n```\n'''\nFINAL(1)\n````",
-    "1. First:\n   ```python\n   x = 1\n   if x:\n       FINAL(x)\n   ```\n2. Then more.",
-    "Let me see.\n\n```repl\nFINAL(1)\n```\n\nThat should do.",
-    "```repl\r\nx = 1\r\nFINAL(x)\r\n```\r\n",
-    "```repl\nFINAL(1)",  # never closed
-    "```repl\nfence = '''\n`` ` ``` '''\ns = 'a ``` b'\nFINAL(1)\n```",
-    '```repl\np = """Answer so:\n```json\n{}\n```\n"""\nFINAL(p.count("json"))\n```',
-    '```repl\np = """\n```\n"""\nx = 1\n```\nand\n```repl\nFINAL(x)\n```',
-    "```text\nFINAL(2)\n```\n```repl\nFINAL(1)\n```",
-    "```json\n{}\n```\n```repl\nFINAL(1)\n```",
-    "```bash\nls\n```\n~~~py\nFINAL(1)\n~~~",
-    # thoughts, at the beginning and nowhere else
-    "<think>\nMaybe ```repl\nFINAL(2)\n``` or so\n</think>\n```repl\nFINAL(1)\n```",
-    "<think>a</think><think>\n```repl\nFINAL(2)\n```\n</think>\n\n```repl\nFINAL(1)\n```",
-    "<thinking>FINAL(2)\n</thinking>\n```repl\nFINAL(1)\n```",
-    "[THINK]\nFINAL(2)\n[/THINK]```repl\nFINAL(1)\n```",
-    "I thought.\n</think>\n```repl\nFINAL(1)\n```",
-    f"{HARMONY}```repl\nFINAL(1)\n```<|return|>",
-    "```repl\ns = '</think>'\nFINAL(1)\n```",
-    "```repl\nimport re\ns = '<think>a</think>'\nFINAL(len(re.findall('<think>', s)))\n```",
-    "Tags like <think> stay.\n```repl\ns = '<think>'\nFINAL(s.count('<think>'))\n```",
-]
+FENCES = [f"```{label}\nx = 1\nFINAL(x)\n```" for label in LABELS]
+FENCES += ["```repl\r\nx = 1\r\nFINAL(x)\r\n```\r\n"]
+FENCES += [reply for _, reply in replies("code")]
 
 
-@pytest.mark.parametrize("reply", FENCES, ids=ascii)
+@pytest.mark.parametrize("reply", FENCES, ids=range(len(FENCES)))
 def test_code_is_found_however_it_is_fenced(reply):
     done = RLM(model=Script(reply, repl("FINAL(0)"))).completion("Q", "c")
     assert (done.answer, done.turns) == (1, 1)
@@ -65,81 +41,15 @@ def test_blocks_of_one_reply_run_in_order_up_to_the_first_error():
     assert "KeyError: 0" in outputs(script)[1]
 
 
-# The final answer as text: (reply, answer); None: it is no final, the run goes on. `v` is [1, 2].
+# The final answer as text. `v` is [1, 2]; null: it is no final, the run goes on.
 
-CODE = "```repl\nw = len(v)\n```"
-TEXTUAL = [
-    ("FINAL(Paris)", "Paris"),
-    ("  FINAL( Paris )  ", "Paris"),
-    ("I am sure now.\n\nFINAL(Paris)", "Paris"),
-    ("I am sure now.\r\nFINAL(Paris)\r\n", "Paris"),
-    ("FINAL(Paris)\n\nI hope that this helps (a little).", "Paris"),
-    ("**FINAL(Paris)**", "Paris"),
-    ("`FINAL(Paris)`", "Paris"),
-    ("FINAL(f(x) = (a + b) * c)", "f(x) = (a + b) * c"),
-    ("FINAL(Paris (France))", "Paris (France)"),
-    ("FINAL((a) and (b))", "(a) and (b)"),
-    ("FINAL(a smile :) at the side)", "a smile :) at the side"),
-    ("FINAL(an open ( bracket)", "an open ( bracket"),
-    ("FINAL(1) first\n2) second)", "1) first\n2) second"),
-    ("FINAL(one\ntwo\n\nthree)", "one\ntwo\n\nthree"),
-    ("FINAL(\none (1)\ntwo (2)\n)", "one (1)\ntwo (2)"),
-    ("FINAL(it's 5 o'clock)", "it's 5 o'clock"),
-    ('FINAL("Paris")', "Paris"),
-    ("FINAL('Paris')", "Paris"),
-    ('FINAL("""one\ntwo""")', "one\ntwo"),
-    ("FINAL('a' and 'b')", "'a' and 'b'"),
-    ('FINAL(He said "no)" and left)', 'He said "no)" and left'),
-    ("FINAL(call FINAL(x) to end)", "call FINAL(x) to end"),
-    ("FINAL(Zürich ☃)", "Zürich ☃"),
-    ("FINAL(Run:\n```bash\necho (hi)\n```\nand wait)", "Run:\n```bash\necho (hi)\n```\nand wait"),
-    # expressions over variables mean their value, everything else is text
-    ("FINAL(v)", [1, 2]),
-    ("The count is done.\n\nFINAL(len(v))", 2),
-    ('FINAL(f"{len(v)} lines")', "2 lines"),
-    ("FINAL(v[0] + max(v))", 3),
-    ("FINAL([x * 2 for x in v])", [2, 4]),
-    ("FINAL({'n': v})", {"n": [1, 2]}),
-    ("FINAL(v and unknown)", "v and unknown"),
-    ("FINAL(v[7])", "v[7]"),  # raises
-    ("FINAL({1: v, '1': object})", "{1: v, '1': object}"),  # is no JSON
-    ("FINAL(1998-12-25)", "1998-12-25"),
-    ("FINAL(3 + 4)", "3 + 4"),
-    ("FINAL(len)", "len"),
-    ("FINAL(v is the answer)", "v is the answer"),
-    ("FINAL_VAR(v)", [1, 2]),
-    ("FINAL_VAR( v )", [1, 2]),
-    ('FINAL_VAR("v")', [1, 2]),
-    ("FINAL_VAR('v')", [1, 2]),
-    ("Done.\nFINAL_VAR(v)\nBye.", [1, 2]),
-    ("FINAL_VAR(unknown)", None),
-    ("FINAL_VAR(v) is what I would say if I were sure", None),
-    # beside code it was written before the output was seen
-    (f"{CODE}\nFINAL_VAR(w)", None),
-    (f"FINAL_VAR(w)\n{CODE}", None),
-    (f"{CODE}\nThat prints 2. So:\n\nFINAL(two)", None),
-    (f"{CODE}\n```repl\nFINAL('code')\n```\nFINAL(text)", "code"),
-    ("```repl\nw = 1 / 0\n```\nFINAL_VAR(w)", None),
-    ("```repl\nprint('''\nFINAL(no)\n''')\n```", None),
-    ("```repl\n# FINAL(no)\nw = 1\n```", None),
-    ("Then I will call FINAL(answer) when I am sure.", None),
-    ("My plan: probe, then FINAL(answer)", None),
-    ("1. probe\n2. FINAL(answer)\n", None),
-    ("My plan:\n* probe\n* FINAL(answer)", None),
-    ("- FINAL(answer) ends it\n- FINAL_VAR(v) too", None),
-    ("Use `FINAL(answer)` or `FINAL_VAR(v)`.", None),
-    ("FINAL_VAR and FINAL( are how it ends", None),
-    ("NOT_FINAL(Paris)\nFINALLY(Paris)\nfinal(Paris)", None),
-    ("FINAL answer: Paris", None),
-    ("<think>\nFINAL(wrong)\n</think>\nFINAL(right)", "right"),
-    ("<think>\nFINAL(wrong)\n</think>\nLet me look.", None),
-    ("FINAL(wrong)\n</think>\nLet me look.", None),  # servers swallow the opening tag
-    ("<think>\nFINAL(wrong)\n", None),  # cut off while it thought
-    ("FINAL(tags like <think>b</think> in it)", "tags like <think>b</think> in it"),
+TEXTUAL = replies("textual") + [
+    ("Paris", "  FINAL( Paris )  "),
+    ("Paris", "I am sure now.\r\nFINAL(Paris)\r\n"),
 ]
 
 
-@pytest.mark.parametrize(("reply", "answer"), TEXTUAL, ids=[ascii(reply) for reply, _ in TEXTUAL])
+@pytest.mark.parametrize(("answer", "reply"), TEXTUAL, ids=range(len(TEXTUAL)))
 def test_the_final_answer_as_text(reply, answer):
     script = Script(repl("v = [1, 2]"), reply, repl("FINAL('went on')"))
     done = RLM(model=script).completion("Q", "c")
@@ -216,31 +126,12 @@ def test_a_reply_that_was_cut_off_is_not_run():
     assert "cut off" in outputs(script)[0]
 
 
-# The last reply, which was asked for as text. `a` is 1.
+# The last reply, which was asked for as text. `a` is 1; null: it is no answer.
 
-LAST = [
-    ("Probably 3.", "Probably 3."),
-    ("FINAL(3)", "3"),
-    ("FINAL(a)", 1),
-    ("FINAL_VAR(a)", 1),
-    ("<think>hm\nFINAL(9)</think>\n3", "3"),
-    (repl("FINAL(3)"), 3),
-    (repl("FINAL_VAR('a')"), 1),
-    ("```python\nprint(a + 1)\n```", "2"),
-    (f"It is 4.\n{repl('b = 2')}", "It is 4."),
-    (f"It is 4.\n{repl('1 / 0')}", "It is 4."),
-    ("```\nThe answer is 3\n```", "The answer is 3"),
-    ("See:\n```json\n{}\n```", "See:\n```json\n{}\n```"),
-    (repl("b = 2"), None),
-    (repl("1 / 0"), None),
-    (repl("print(llm_query('q'))"), None),  # no more calls
-    (repl("try: llm_query('q')\nexcept RuntimeError: FINAL('refused')"), "refused"),
-    ("", None),
-    (Reply("The answer is", cut=True), None),
-]
+LAST = [*replies("last"), (None, ""), (None, Reply("The answer is", cut=True))]
 
 
-@pytest.mark.parametrize(("last", "answer"), LAST, ids=range(len(LAST)))
+@pytest.mark.parametrize(("answer", "last"), LAST, ids=range(len(LAST)))
 @pytest.mark.parametrize("end", [{"max_turns": 1}, {"max_calls": 1, "max_depth": 2}])
 def test_the_last_reply_in_every_form(last, answer, end):
     script = Script(repl("a = 1\nprint(a)"), lambda m: last)
@@ -292,37 +183,19 @@ def test_the_note_counts_as_output():
     assert len(told) < 1_300
 
 
-# Answers that are none: what a server says about a plain call's answer, and what the code gets
-
-NONE = {
-    "cut off at": says({"content": "1. Ann\n2. Bo"}, choice_finish_reason="length"),
-    "cut off": says({"content": "1. Ann"}, choice_finish_reason="MAX_TOKENS"),
-    "length": says({"content": None, "reasoning_content": "Let"}, choice_finish_reason="length"),
-    "limit": says({"content": "<think>Let me see"}, choice_finish_reason="length"),
-    "I cannot help": says({"content": None, "refusal": "I cannot help with that."}),
-    "I refuse": says({"content": "Half", "refusal": "I refuse."}),
-    "filtered": says({"content": ""}, choice_finish_reason="content_filter"),
-    "was filtered": says({"content": "Half of"}, choice_finish_reason="SAFETY"),
-    "upstream died": says(
-        {"content": "1. An"}, choice_error={"code": 502, "message": "upstream died"}
-    ),
-    "broken off": says({"content": "1. An"}, choice_finish_reason="error"),
-    "empty": says({"content": "", "reasoning_content": "The names are Ann and Bob."}),
-    "is empty": says({"content": " \n"}),
-    "answer is empty": says({"content": None, "tool_calls": [{"id": "1", "type": "function"}]}),
-}
+# Answers that are none: cut off, refused, filtered, broken off, empty
 
 
-@pytest.mark.parametrize("words", NONE)
-def test_an_answer_that_is_none_is_an_exception_where_it_was_asked_for(words):
+@pytest.mark.parametrize("entry", responses("none"), ids=lambda entry: entry["words"])
+def test_an_answer_that_is_none_is_an_exception_where_it_was_asked_for(entry):
     one = repl("try: llm_query('q')\nexcept RuntimeError as e: kept = str(e)")
     batch = repl("r = llm_query_batched(['q', 'q'])\nprint(r)")
-    script = Script(one, batch, repl("FINAL([kept, r])"), leaf=lambda text: NONE[words])
+    script = Script(one, batch, repl("FINAL([kept, r])"), leaf=lambda text: entry["body"])
     with Server(script.reply) as server:
         done = RLM("m", base_url=server.url, api_key="k", tries=1).completion("Q", "data")
     assert done.answer[1] == [None, None]
-    assert words in done.answer[0]
-    assert words in outputs(script)[1]
+    assert entry["words"] in done.answer[0]
+    assert entry["words"] in outputs(script)[1]
 
 
 # Strict servers: roles alternate, no message is empty, in every request of every kind of run

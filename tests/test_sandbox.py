@@ -47,25 +47,27 @@ def repl():
 
 # ------------------------------------------------------------------------------------------------- limits
 
-TOO_LONG = {  # computes longer than cell_seconds: an exception, whatever the cell does to stop it
-    "a loop": "while True: pass",
-    "a bare except": "while True:\n    try:\n        while True: pass\n    except: pass",
-    "except BaseException": "try:\n    while True: pass\nexcept BaseException: pass\nwhile True: pass",
-    "except Exception": "try:\n    while True: pass\nexcept Exception as e: print('caught', e)",
-    "finally": "def f():\n    try:\n        while True: pass\n    finally:\n        return 1\nwhile True: f()",
-    "a manager that swallows": "class S:\n    def __enter__(self): pass\n    def __exit__(self, *error): return True\n"
-    "with S():\n    while True: pass\nwhile True: pass",
-    "suppress": "import contextlib\nwith contextlib.suppress(BaseException):\n    while True: pass",
-    "a generator": "import itertools\nfor x in itertools.count(): sum(range(100))",
-    "the key of a sort": "sorted(range(100), key=lambda x: sum(0 for _ in iter(int, 1)))",
-    "the repr of the last value": "class R:\n    def __repr__(self):\n        while True: pass\nR()",
-    "the str of an error": "class E(Exception):\n    def __str__(self):\n        while True: pass\nraise E",
-    "a deleted object": "class D:\n    def __del__(self):\n        while True: pass\nwhile True: D()",
-    "a comparison": "class C:\n    def __eq__(self, other):\n        while True: pass\nC() in [1]",
-    "a catastrophic regular expression": "import re\nre.match(r'(a+)+$', 'a' * 60 + 'b')",
-    "many prints": "while True: print('spam ' * 20)",
-    "json": "import json\nwhile True: json.dumps(list(range(1000)))",
-    "FINAL of what never ends": "class F:\n    def __iter__(self):\n        while True: yield from ()\nFINAL(F())",
+
+def table(title: str) -> dict[str, str]:
+    """The cells of one part of endings.txt: "=== title: ...\\n--- name\\ncode" -> {name: code}."""
+    part = f"\n{ENDINGS}".split(f"\n=== {title}: ")[1].partition("\n=== ")[0]
+    cells = (cell.partition("\n") for cell in part.split("\n--- ")[1:])
+    return {name: code.rstrip("\n") for name, _, code in cells}
+
+
+ENDINGS = Path(__file__).with_name("endings.txt").read_text()
+TOO_LONG, DEAF, TOO_MUCH = table("too long"), table("deaf"), table("too much")
+ENDS, REFUSED = table("ends"), table("refused")
+TOO_DEEP = table("too deep") | {
+    "the parser on brackets": "(" * 1000 + ")" * 1000,
+    "the parser on a sum": "+".join(["1"] * 10**5) + "\n1 / 0",
+    "the parser on attributes": "x" + ".x" * 10**5,
+    "the parser on calls": "x" + "()" * 10**5,
+    "the parser on minus": "-" * 10**5 + "1",
+    "the parser on nots": "not " * 10**5 + "1",
+    "the parser on blocks": "".join(f"{' ' * i}if 1:\n" for i in range(150)) + " " * 150 + "1",
+    "the parser on f-strings": 'f"{' * 200 + "1" + '}"' * 200,
+    "the parser on lambdas": "lambda: " * 10**4 + "1",
 }
 
 
@@ -93,13 +95,6 @@ def test_variables_survive_a_cell_that_computes_too_long(name):
         assert (repl.run("kept").output, repl.pid) == ("[1, 2]\n", pid)
 
 
-DEAF = {  # C code that returns after minutes, and looks for no signal meanwhile
-    "power": "9 ** 9 ** 9 % 7",
-    "multiplication": "x = 1 << 3 * 10**8\nx * x * x\n1",
-    "comparison of a long string": "x = 'a' * 40_000_000\nfor _ in range(10**9): x.count('ab' * 99)",
-}
-
-
 @pytest.mark.parametrize("name", DEAF)
 def test_a_cell_that_cannot_be_interrupted(name):
     with Sandbox({"context": [1, 2]}, cell_seconds=0.3) as repl:
@@ -112,27 +107,6 @@ def test_a_cell_that_cannot_be_interrupted(name):
             assert "context" in error
             assert "NameError" in repl.run("lost").error
         assert repl.run("context").output == "[1, 2]\n"
-
-
-TOO_MUCH = {
-    "a long string": "'x' * 10**9",
-    "a list that grows": "x = []\nwhile True: x.append('y' * 10**6)",
-    "a list that doubles": "x = [0]\nwhile True: x += x",
-    "a dict that grows": "d = {}\nfor i in range(10**9): d[i] = str(i) * 20",
-    "bytes": "bytearray(1 << 30)",
-    "a set": "set(range(10**8))",
-    "a join": "','.join(str(i) for i in range(10**8))",
-    "a replacement": "'a' * 10**7 + 'aa'.replace('a', 'b' * 10**9)",
-    "a format": "f'{1:>1000000000}'",
-    "a repeated regular expression": "import re\nre.sub('a', 'b' * 10**4, 'a' * 10**6)",
-    "a product": "import itertools\nlist(itertools.product(range(1000), repeat=4))",
-    "range as a list": "list(range(10**9))",
-    "json": "import json\njson.dumps(['x' * 10**6] * 1000)",
-    "a deep copy": "import copy\nx = [[0] * 1000 for _ in range(2000)]\nkeep = [copy.deepcopy(x) for _ in range(100)]",
-    "an exception message": "raise ValueError('x' * 10**9)",
-    "decimal": "from decimal import Decimal, getcontext\ngetcontext().prec = 10**9\nDecimal(1) / 3",
-    "a zip bomb": "import zlib\nx = zlib.compress(bytes(10**7))\n[zlib.decompress(x) for _ in range(100)] and 1",
-}
 
 
 @pytest.mark.parametrize("name", TOO_MUCH)
@@ -161,49 +135,6 @@ def test_memory_is_counted_from_the_context():
         assert repl.run("y = 'y' * 60_000_000\nlen(context)").output == "50000000\n"
 
 
-TOO_DEEP = {
-    "a function": "def f(): return f()\nf()",
-    "two functions": "def f(n): return g(n + 1)\ndef g(n): return f(n) + 1\nf(0)",
-    "__getattr__": "class A:\n    def __getattr__(self, name): return getattr(self, name + 'x')\nA().y",
-    "__repr__": "class A:\n    def __repr__(self): return repr(self)\nA()",
-    "__eq__": "class A:\n    def __eq__(self, other): return self == other\nA() == 1",
-    "__hash__": "class A:\n    def __hash__(self): return hash(self)\n{A()}",
-    "a property": "class A:\n    @property\n    def x(self): return self.x\nA().x",
-    "repr of nested lists": "x = []\nfor _ in range(10**5): x = [x]\nrepr(x)",
-    "repr as the last value": "x = []\nfor _ in range(10**5): x = [x]\nx",
-    "print of nested dicts": "x = {}\nfor _ in range(10**5): x = {1: x}\nprint(x)",
-    "comparison of nested lists": "x, y = [], []\nfor _ in range(10**5): x, y = [x], [y]\nx == y",
-    "hash of nested tuples": "x = ()\nfor _ in range(10**5): x = (x,)\nhash(x)\n1 / 0",
-    "isinstance with nested tuples": "x = (int,)\nfor _ in range(10**5): x = (x,)\nisinstance('', x)",
-    "json.dumps": "import json\nx = []\nfor _ in range(10**5): x = [x]\njson.dumps(x)",
-    "json.loads": "import json\njson.loads('[' * 10**5)",
-    "literal_eval": "import ast\nast.literal_eval('(' * 10**4)",
-    "literal_eval of a sum": "import ast\nast.literal_eval('-' * 10**5 + '1')",
-    "a deep copy": "import copy\nx = []\nfor _ in range(10**5): x = [x]\ncopy.deepcopy(x)",
-    "a regular expression": "import re\nre.compile('(' * 10**4 + ')' * 10**4)",
-    "the parser on brackets": "(" * 1000 + ")" * 1000,
-    "the parser on a sum": "+".join(["1"] * 10**5) + "\n1 / 0",
-    "the parser on attributes": "x" + ".x" * 10**5,
-    "the parser on calls": "x" + "()" * 10**5,
-    "the parser on minus": "-" * 10**5 + "1",
-    "the parser on nots": "not " * 10**5 + "1",
-    "the parser on blocks": "".join(f"{' ' * i}if 1:\n" for i in range(150)) + " " * 150 + "1",
-    "the parser on f-strings": 'f"{' * 200 + "1" + '}"' * 200,
-    "the parser on lambdas": "lambda: " * 10**4 + "1",
-    "FINAL of nested lists": "x = []\nfor _ in range(10**5): x = [x]\nFINAL(x)",
-    "FINAL of a list in itself": "x = []\nx.append(x)\nFINAL(x)",
-    "a tool with nested lists": "x = []\nfor _ in range(10**5): x = [x]\ntool(x)",
-    "nested iterators": "x = iter([1])\nfor _ in range(10**5): x = map(int, x)\nlist(x)\n1 / 0",
-    "nested generators": "def g(n):\n    yield from g(n + 1)\nlist(g(0))",
-    "chained exceptions": "e = None\nfor i in range(10**4):\n    try:\n        raise ValueError(i) from e\n"
-    "    except ValueError as error: e = error\nraise e",
-    "pprint": "from pprint import pprint\nx = []\nfor _ in range(10**5): x = [x]\npprint(x)",
-    "a class tree": "class A: pass\nfor _ in range(1500):\n    class A(A): pass\n1 / 0",
-    "str.format": "'{0' + '[0]' * 10**5\nx = []\nfor _ in range(10**5): x = [x]\n'{}'.format(x)",
-    "sorting": "class A:\n    def __lt__(self, other): return sorted([self, other])\nsorted([A(), A()])",
-}
-
-
 @pytest.mark.parametrize("name", TOO_DEEP)
 def test_a_cell_that_recurses_too_deep(name):
     with Sandbox({"context": "the context"}, {"tool": len}, cell_seconds=5) as repl:
@@ -220,18 +151,6 @@ def test_recursion_in_python_keeps_the_variables():
         pid = repl.pid
         assert "RecursionError" in repl.run("f(10**6)").error
         assert (repl.run("f(500) + kept").output, repl.pid) == ("505\n", pid)
-
-
-ENDS = {
-    "exit": "exit()",
-    "quit": "quit()",
-    "exit with a status": "exit(3)",
-    "exit with a message": "exit('sorry')",
-    "sys.exit": "import sys\nsys.exit(2)",
-    "SystemExit": "raise SystemExit",
-    "SystemExit in a function": "def f(): raise SystemExit(1)\nf()",
-    "exit in a finally": "try:\n    1 / 1\nfinally:\n    exit()",
-}
 
 
 @pytest.mark.parametrize("name", ENDS)
@@ -252,19 +171,6 @@ def test_other_ends_of_a_cell(repl, name):
     pid = repl.pid
     assert repl.run(f"raise {name}").error
     assert (repl.run("kept").output, repl.pid) == ("'kept'\n", pid)
-
-
-REFUSED = {
-    "opens": "open('/etc/passwd')",
-    "forks": "import os\nos.fork()",
-    "threads": "import threading\nthreading.Thread(target=print).start()",
-    "sleeps": "import time\ntime.sleep(5)",
-    "connects": "import socket\nsocket.create_connection(('127.0.0.1', 1))",
-    "executes": "import subprocess\nsubprocess.run(['true'])",
-    "asks": "input('name? ')",
-    "evaluates": "exec('1 + 1')",
-    "debugs": "breakpoint()",
-}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -1210,28 +1116,13 @@ def test_stdout_is_whole_again_in_the_next_cell(repl):
 
 # ---------------------------------------------------------------------------------------------------- FINAL
 
-FINALS = [
-    *(
-        "text",
-        "",
-        "é\ud800\x00😀",
-        0,
-        -1,
-        2**100,
-        1.5,
-        1e300,
-        True,
-        False,
-        None,
-        [],
-        {},
-        [1, [2, {"a": [None]}]],
-    ),
-    *({"k": "v", "": 0}, ["x"] * 1000, "line\nline\r\n\u2028"),
+VALUES = [  # any JSON value is a context, and a final
+    *("text", "", "é\ud800\x00😀", "line\nline\r\n\u2028", 0, -1, 2**100, 1.5, 1e300, True, False),
+    *(None, [], {}, [1, [2, {"a": [None]}]], {"k": "v", "": 0}, ["x" * 1000] * 1000),
 ]
 
 
-@pytest.mark.parametrize("value", FINALS, ids=[repr(value)[:20] for value in FINALS])
+@pytest.mark.parametrize("value", VALUES, ids=[repr(value)[:20] for value in VALUES])
 def test_final(repl, value):
     result = repl.run(f"print('before')\nFINAL({value!r})\nprint('after')")
     assert (result.output, result.error, result.final) == ("before\n", None, Final(value))
@@ -1326,29 +1217,8 @@ def test_show_vars():
 
 # -------------------------------------------------------------------------------------------------- contexts
 
-CONTEXTS = [
-    *(
-        "",
-        "text",
-        "é\ud800\x00😀\u2028\r\n",
-        5,
-        2**80,
-        1.5,
-        None,
-        True,
-        [],
-        {},
-        [1, "a", None, [2.5]],
-    ),
-    *(
-        {"a": {"b": [1, {"c": None}]}, "": "empty"},
-        ["x" * 1000] * 1000,
-        [{"id": i} for i in range(1000)],
-    ),
-]
 
-
-@pytest.mark.parametrize("value", CONTEXTS, ids=[repr(value)[:20] for value in CONTEXTS])
+@pytest.mark.parametrize("value", VALUES, ids=[repr(value)[:20] for value in VALUES])
 def test_contexts_of_every_type(value):
     with Sandbox({"context": value, "other": 1}) as repl:
         assert repl.run("FINAL([context, other])").final == Final([value, 1])
