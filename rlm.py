@@ -427,7 +427,10 @@ class Node:
         )
         self.run.repls.add(repl)
         about = describe(self.context)
-        with repl, self.step("completion", prompt=self.prompt, context=about) as span:
+        with (
+            repl,
+            self.step("completion", prompt=self.prompt, context=about) as span,
+        ):
             try:
                 repl.walls  # noqa: B018 - without a worker no model is asked
             except SandboxError as error:
@@ -464,10 +467,9 @@ class Node:
         """Return the blocks of Python in a reply, or its FINAL(...) outside of code, as code."""
         fences, outside = split_fences(text)
         blocks = [code for label, code in fences if is_python(label, code)]
-        found = textual_final(text, outside)
-        if blocks or not found:
+        function, inside = textual_final(text, outside)
+        if blocks or not function:
             return blocks
-        function, inside = found
         if function == "FINAL":
             inside = value_of(inside, repl, self.run.left())
         return [f"{function}({inside!r})"]
@@ -536,7 +538,8 @@ class Node:
                     raise
                 if self.shorten(self.size() // 2):
                     continue
-                if any(length(message) > SHORT for message in self.messages[2:]):
+                sizes = map(length, self.messages[2:])
+                if max(sizes, default=0) > SHORT:
                     raise WindowFull(str(error)) from error
                 raise
         text = without_thoughts(reply.text)
@@ -1125,20 +1128,19 @@ def without_thoughts(text: str) -> str:
     return text.strip()
 
 
-def parses(code: str) -> bool:
-    """Return whether this is Python."""
+def parse(code: str, mode: str = "exec") -> ast.AST | None:
+    """Return the tree of Python code, None for anything else."""
     try:
-        ast.parse(code, REPLY)
+        return ast.parse(code, REPLY, mode)
     except NO_PYTHON:
-        return False
-    return True
+        return None
 
 
 def is_python(label: str, code: str) -> bool:
     """Return whether a fence holds code to be run: by its label, or without one if it parses."""
     if label:
         return bool(PYTHON.fullmatch(label))
-    return bool(code.strip()) and parses(code)
+    return bool(code.strip() and parse(code))
 
 
 def split_fences(text: str) -> tuple[list[tuple[str, str]], str]:
@@ -1159,11 +1161,12 @@ def split_fences(text: str) -> tuple[list[tuple[str, str]], str]:
         mark, label = opening.groups()
         closing = re.compile(rf"[ \t]*{mark}(?!\w)")
         below = lines[1:]
-        ends = [i for i in range(len(below)) if closing.match(below[i])]
+        matches = map(closing.match, below)
+        ends = [i for i, match in enumerate(matches) if match]
         insides = {}
         for end in ends[:20] or [len(below)]:
             insides[end] = textwrap.dedent("".join(below[:end]))
-            if parses(insides[end]):
+            if parse(insides[end]):
                 break
         else:
             end = min(insides)
@@ -1173,24 +1176,25 @@ def split_fences(text: str) -> tuple[list[tuple[str, str]], str]:
     return fences, outside
 
 
-def textual_final(text: str, outside: str) -> tuple[str, str] | None:
+def textual_final(text: str, outside: str) -> tuple[str, str]:
     """Return the final of a reply without code: "So:\\nFINAL(a (b))" is ("FINAL", "a (b)").
 
-    It begins a line outside of fences; what merely mentions FINAL(...) is none.
+    It begins a line outside of fences; what merely mentions FINAL(...) is none: ("", "").
     """
     found = FINAL.search(outside)
     if not found:
-        return None
-    function = found[1]
-    inside = None
+        return "", ""
+    function = ""
+    inside = ""
     ends = FINAL_END.finditer(text, found.end())
     for end in itertools.islice(ends, 100):
+        function = found[1]
         inside = text[found.end() : end.start()].strip()
         if inside.count("(") == inside.count(")"):
             break
-    if inside is None:
-        return None
-    return function, inside.strip("'\"") if function == "FINAL_VAR" else inside
+    if function == "FINAL_VAR":
+        inside = inside.strip("'\"")
+    return function, inside
 
 
 def said_in(text: str, ran: bool) -> str:
@@ -1212,9 +1216,8 @@ def value_of(inside: str, repl: Sandbox, seconds: float) -> Any:
 
     An expression over variables that exist means its value, everything else is text.
     """
-    try:
-        tree = ast.parse(inside, REPLY, mode="eval")
-    except NO_PYTHON:
+    tree = parse(inside, "eval")
+    if tree is None:
         return inside
     match tree.body:
         case ast.Constant(str(text)):  # as in FINAL("Paris")
@@ -1420,17 +1423,13 @@ BINARY = re.compile(  # how files begin that are no text: PDF, archives, Office,
 )
 
 
-class NoText(RLMError):
-    """A file that is no text."""
-
-
 def decode(data: bytes, name: str) -> str:
     """Return the text of a file: a byte order mark decides, else it is UTF-8; stderr has losses."""
     for mark, encoding in BOMS.items():
         if data.startswith(mark):
             return data.decode(encoding, "replace")
     if BINARY.match(data):
-        raise NoText(f"{name} is no text: convert it first, a PDF with pdftotext for example")
+        raise RLMError(f"{name} is no text: convert it first, a PDF with pdftotext for example")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -1448,12 +1447,13 @@ def read_folder(folder: str) -> dict[str, str]:
             if name[0] == ".":
                 continue
             path = Path(place, name)
+            if path.is_symlink() or not path.is_file():
+                skipped += 1
+                continue
             try:
-                if path.is_symlink() or not path.is_file():
-                    raise NoText(path)
                 data = path.read_bytes()
                 texts[str(path)] = decode(data, str(path))
-            except (NoText, OSError):
+            except (RLMError, OSError):
                 skipped += 1
     told = f"{plural(len(texts), 'text file')} read, {skipped:,} skipped"
     print(f"rlm.py: {folder}: {told}", file=sys.stderr)
@@ -1497,7 +1497,7 @@ def pair(text: str) -> tuple[str, Any]:
 def header(text: str) -> tuple[str, str]:
     """Parse NAME=VALUE, where the value is text."""
     name, value = text.split("=", 1)
-    return name, value
+    return name.strip(), value
 
 
 def price(text: str) -> tuple[str, list[float]]:
@@ -1523,7 +1523,7 @@ def command_line() -> argparse.ArgumentParser:
         "files", nargs="*", default=[], help="text files, folders; - or a pipe: standard input"
     )
     default = vars(RLM(api_key=None))
-    help = dict(re.findall(r"(?m)^    (\w+)  +(.+)$", str(RLM.__doc__)))
+    meanings = dict(re.findall(r"(?m)^    (\w+)  +(.+)$", str(RLM.__doc__)))
     for one in fields(RLM):
         name = one.name
         flag = "--" + name.replace("_", "-")
@@ -1533,11 +1533,11 @@ def command_line() -> argparse.ArgumentParser:
                 dest=name,
                 type=PARSERS[name],
                 action="append",
-                help=help.get(name),
+                help=meanings.get(name),
             )
         elif name not in NO_FLAGS:
             kind = (*get_args(one.type), one.type)[0]  # the int of int | None
-            about = help.get(name, "")
+            about = meanings.get(name, "")
             if default[name] is not None:
                 about += f" (default: {default[name]})"
             parser.add_argument(flag, type=kind, help=about)
