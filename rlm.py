@@ -1088,9 +1088,10 @@ def retry_after(headers: dict) -> float | None:
 
 def hide_secrets(text: str, rlm: RLM) -> str:
     """Return a text without what it quotes of the key, the headers and the query."""
-    query = rlm.base_url.strip().partition("?")[2]
-    secrets = [rlm.api_key or "", query, *rlm.headers.values()]
-    secrets += [value for _, value in urllib.parse.parse_qsl(query)]
+    query = rlm.base_url.partition("?")[2]
+    values = re.findall(r"=([^&]+)", query)
+    secrets = [rlm.api_key or "", *rlm.headers.values(), query, *values]
+    secrets += map(urllib.parse.unquote_plus, values)
     for secret in map(str.strip, secrets):
         if len(secret) > 3:
             text = text.replace(secret, "***")
@@ -1111,10 +1112,8 @@ THOUGHTS = re.compile(
       | (?: <\|start\|>assistant )? <\|channel\|>final .*? <\|message\|>
     ))+"""
 )
-# the end of thoughts whose beginning some servers swallow: before any fence, not in quotes
-LONE_END = re.compile(
-    r"""(?smx) \A (?: (?! ^[ \t]*(?:```|~~~) | <think ) . )*? (?<![`'"]) </think(?:ing)?>"""
-)
+LONE_END = re.compile(r"(?<![`'\"])</think(?:ing)?>")  # some servers swallow the beginning
+NO_THOUGHTS = re.compile(r"(?m)^[ \t]*(?:```|~~~)|<think")  # before it
 LAST_MARK = re.compile(r"<\|(end|return)\|>\s*\Z")
 REPLY = "<reply>"  # the file name under which the code of a reply is parsed
 NO_PYTHON = (SyntaxError, ValueError, MemoryError, RecursionError)
@@ -1123,9 +1122,11 @@ warnings.filterwarnings("ignore", module=REPLY)  # of escapes in it that mean no
 
 def without_thoughts(text: str) -> str:
     """Return a reply without the thoughts that it begins with."""
-    for pattern in (THOUGHTS, LONE_END, LAST_MARK):
-        text = pattern.sub("", text, count=1)
-    return text.strip()
+    text = THOUGHTS.sub("", text, count=1)
+    end = LONE_END.search(text)
+    if end and not NO_THOUGHTS.search(text, 0, end.start()):
+        text = text[end.end() :]
+    return LAST_MARK.sub("", text).strip()
 
 
 def parse(code: str, mode: str = "exec") -> ast.AST | None:
