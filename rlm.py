@@ -617,9 +617,11 @@ class Node:
         """Return what is left: "turn 3 of 30 · 87 min left · 42 calls left"."""
         parts = [f"turn {self.turns} of {self.rlm.max_turns}"]
         for name, amount in self.run.remaining().items():
-            shown = f"{amount:,.0f} {name}"
+            shown = f"{amount:,} {name}"
             if name == "cost":
                 shown = dollars(amount)
+            if name == "seconds":
+                shown = f"{amount:.0f} s"
             if name == "seconds" and amount >= 120:
                 shown = f"{amount / 60:.0f} min"
             parts.append(f"{shown} left")
