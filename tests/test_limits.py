@@ -26,6 +26,7 @@ from conftest import (
     is_rlm,
     linux_only,
     repl,
+    start,
     table,
     until,
     workers,
@@ -34,7 +35,14 @@ from server import Fault, Server, refused_url
 
 from rlm import RLM, Completion, ModelError, Reply, RLMError, Usage
 
+LOOP = repl("while True:\n    pass")
 TREE = repl("FINAL(llm_query_batched([f'q{i}' for i in range(20)]))")
+
+
+def over_http(script: Script, **options) -> tuple[Completion, Server]:
+    """One completion of the script behind a server."""
+    with Server(script.reply) as server:
+        return RLM("m", base_url=server.url, api_key="k", **options).completion("Q", "c"), server
 
 
 # Limits
@@ -57,18 +65,8 @@ def test_max_calls_is_never_exceeded(limit, concurrency):
 
 def test_calls_that_fail_are_calls_too():
     """Else a loop that tries for ever would never reach the limit."""
-
-    def leaf(text):
-        raise RLMError("broken")
-
-    code = """
-        for i in range(100):
-            try:
-                llm_query("q")
-            except RuntimeError:
-                pass
-    """
-    script = Script(repl(code), "the best", leaf=leaf)
+    code = "for i in range(100):\n    try:\n        llm_query('q')\n    except RuntimeError:\n        pass"
+    script = Script(repl(code), "the best", leaf=lambda text: 1 / 0)
     RLM(model=script, max_calls=10, max_turns=1).completion("Q", "c")
     assert len(script.requests) == 11
 
@@ -95,11 +93,7 @@ def test_calls_in_flight_never_add_up_to_more_than_max_calls():
     assert len(seen) == 7
 
 
-LIMITS = {  # limit: (its value, the calls of 120 tokens and $0.5 that it lets through one by one)
-    "max_calls": (5, 5),
-    "max_tokens": (500, 5),
-    "max_cost": (2.1, 5),
-}
+LIMITS = {"max_calls": 5, "max_tokens": 500, "max_cost": 2.1}  # 5 calls of 120 tokens and $0.5
 
 
 def paid(text: str) -> Reply:
@@ -109,7 +103,6 @@ def paid(text: str) -> Reply:
 @pytest.mark.parametrize("call", ["llm_query('q')", "llm_query_batched(['q'])"])
 @pytest.mark.parametrize("limit", LIMITS)
 def test_code_that_asks_for_more_is_told_which_limit(limit, call):
-    value, calls = LIMITS[limit]
     code = f"""
         try:
             while True:
@@ -118,12 +111,12 @@ def test_code_that_asks_for_more_is_told_which_limit(limit, call):
             print("told:", type(e).__name__, e)
     """
     script = Script(paid(repl(code)), paid("the best"), leaf=lambda text: paid("leaf"))
-    done = RLM(model=script, **{limit: value}).completion("Q", "c")
+    done = RLM(model=script, **{limit: LIMITS[limit]}).completion("Q", "c")
     assert (done.answer, done.finish_reason) == ("the best", "limit")
-    assert len(script.requests) == done.usage.calls == calls + 1
+    assert len(script.requests) == done.usage.calls == 5 + 1
     assert re.search(f"told: .*{limit}", done.messages[3]["content"])
-    assert done.usage.cost == 0.5 * (calls + 1)
-    assert done.usage.prompt_tokens == 100 * (calls + 1)
+    assert done.usage.cost == 0.5 * 6
+    assert done.usage.prompt_tokens == 100 * 6
 
 
 @pytest.mark.parametrize("limit", LIMITS)
@@ -137,7 +130,7 @@ def test_a_final_after_the_limit_was_caught_is_an_answer(limit):
             FINAL(found)
     """
     script = Script(paid(repl(code)), leaf=lambda text: paid("leaf"))
-    done = RLM(model=script, **{limit: LIMITS[limit][0]}).completion("Q", "c")
+    done = RLM(model=script, **{limit: LIMITS[limit]}).completion("Q", "c")
     assert (done.answer, done.usage.calls) == (4, 5)
 
 
@@ -150,19 +143,15 @@ def test_what_was_paid_for_in_a_batch_that_ends_at_a_limit_is_shown():
 @pytest.mark.parametrize("limit", ["max_tokens", "max_cost"])
 def test_at_most_the_calls_in_flight_go_over(limit):
     script = Script(paid(TREE), paid("best"), leaf=lambda text: paid("leaf"))
-    done = RLM(model=script, concurrency=3, **{limit: LIMITS[limit][0]}).completion("Q", "c")
+    done = RLM(model=script, concurrency=3, **{limit: LIMITS[limit]}).completion("Q", "c")
     assert done.finish_reason == "limit"
     assert 5 <= done.usage.calls - 1 <= 5 + 3
     assert len(script.requests) == done.usage.calls
 
 
 def test_max_cost_counts_by_the_prices():
-    with Server(Script(TREE, "best").reply) as server:
-        prices = {"m": (1_000_000, 1_000_000, 1_000_000)}  # a dollar a token
-        engine = RLM(
-            "m", base_url=server.url, api_key="k", prices=prices, max_cost=1, concurrency=1
-        )
-        done = engine.completion("Q", "c")
+    prices = {"m": (1_000_000, 1_000_000, 1_000_000)}  # a dollar a token
+    done, _ = over_http(Script(TREE, "best"), prices=prices, max_cost=1, concurrency=1)
     assert (done.answer, done.finish_reason, done.usage.calls) == ("best", "limit", 2)
 
 
@@ -184,7 +173,7 @@ def test_children_end_with_the_limit_and_the_root_is_asked_once():
 
 
 SLOW = {  # what waits, as the replies of the root and of plain calls
-    "a cell": (repl("while True:\n    pass"), "leaf"),
+    "a cell": (LOOP, "leaf"),
     "a cell deaf to signals": (repl("sum(range(10**12))\nlist(map(abs, range(10**9)))"), "leaf"),
     "a plain call": (repl("llm_query('q')"), Fault(then="hang")),
     "a dripping call": (repl("llm_query('q')"), Fault(200, b"{", then="drip")),
@@ -202,10 +191,8 @@ SLOW = {  # what waits, as the replies of the root and of plain calls
 @pytest.mark.parametrize("what", SLOW)
 def test_max_seconds_bounds_everything_that_waits(what):
     code, leaf = SLOW[what]
-    script = Script(code, "the best", leaf=lambda text: leaf, LOOP=[repl("while True:\n    pass")])
-    with Server(script.reply) as server:
-        engine = RLM("m", base_url=server.url, api_key="k", max_seconds=1.1, concurrency=4)
-        done = engine.completion("Q", "c")
+    script = Script(code, "the best", leaf=lambda text: leaf, LOOP=[LOOP])
+    done, _ = over_http(script, max_seconds=1.1, concurrency=4)
     assert (done.answer, done.finish_reason) == ("the best", "limit")
     assert 1 < done.seconds < 4
 
@@ -231,30 +218,18 @@ def play(place: str, *trouble, leaf=lambda text: "leaf", **options) -> tuple[Com
     """A run in which one RLM, at `place`, is answered with the replies `trouble`."""
     down = "FINAL(llm_query('LEVEL{}', '-', recurse=True))"
     catch = f"try:\n    {down.format(3)}\nexcept RuntimeError as e:\n    FINAL(f'lost: {{e}}')"
-    batch = (
-        "r = llm_query_batched(['OTHER', 'TROUBLE', 'OTHER'], ['-'] * 3, recurse=True)\nprint(r)"
-    )
-    script = {
-        "root": lambda: Script(repl("kept = llm_query('q')"), *trouble, leaf=leaf),
-        "deep": lambda: Script(
-            repl(down.format(1)),
-            LEVEL1=[repl(down.format(2))],
-            LEVEL2=[repl(catch)],
-            LEVEL3=[*trouble],
-            leaf=leaf,
-        ),
-        "batch": lambda: Script(
-            repl(batch),
-            repl("FINAL(r)"),
-            TROUBLE=[*trouble],
-            OTHER=[repl("FINAL('other')")],
-            leaf=leaf,
-        ),
-    }[place]()
+    batch = "r = llm_query_batched(['OTHER', 'TROUBLE', 'OTHER'], ['-'] * 3, recurse=True)"
+    replies = {
+        "root": [repl("kept = llm_query('q')"), *trouble],
+        "deep": [repl(down.format(1))],
+        "batch": [repl(f"{batch}\nprint(r)"), repl("FINAL(r)")],
+    }[place]
+    below = {"LEVEL1": [repl(down.format(2))], "LEVEL2": [repl(catch)], "LEVEL3": [*trouble]}
+    below |= {"TROUBLE": [*trouble], "OTHER": [repl("FINAL('other')")]}
+    script = Script(*replies, leaf=leaf, **below)
     options = {"tries": 2, "timeout": 1, "max_depth": 4, "max_turns": 4} | options
-    with Server(script.reply) as server:
-        script.server = server
-        return RLM("m", base_url=server.url, api_key="k", **options).completion("Q", "c"), script
+    done, script.server = over_http(script, **options)
+    return done, script
 
 
 def went_well(place: str, done: Completion, what: str = "fine") -> bool:
@@ -375,7 +350,7 @@ def talk_nonsense() -> None:
             borrowed = call(438, pidfd, int(entry), 0)
             if borrowed < 0:
                 pytest.skip("this kernel lends no file descriptors")
-            os.write(borrowed, b"\0\0\0\0\0\0\0\5nonse")
+            os.write(borrowed, b"nonsense\n")
             os.close(borrowed)
     os.close(pidfd)
 
@@ -386,20 +361,32 @@ BREAK = {  # what happens to the worker while its cell calls a tool
 }
 
 
-def told_of_the_loss(messages: list[dict[str, str]]) -> str:
-    """Goes on where the model was told that its variables are gone."""
-    told = "gone" in messages[-1]["content"]
-    return repl("FINAL('fine' if context else 0)" if told else "FINAL('not told')")
-
-
 @linux_only
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("what", BREAK)
 def test_a_worker_that_breaks_is_replaced(what, place):
-    code = repl("v = 1\nbreak_it()\nprint('not reached')")
+    """And the model is told that its variables are gone."""
+    code = repl("v = 1\nbreak_it()\nFINAL('believed')")
+    told = lambda m: repl(
+        "FINAL('fine' if context else 0)" if "gone" in m[-1]["content"] else "FINAL(1)"
+    )
     options = {"concurrency": 1, "cell_seconds": 0.3, "tools": {"break_it": BREAK[what]}}
-    done, _ = play(place, code, told_of_the_loss, **options)
+    done, _ = play(place, code, told, **options)
     assert went_well(place, done)
+
+
+@linux_only
+@pytest.mark.parametrize("place", PLACES)
+def test_a_worker_that_talks_nonsense_is_not_believed(place):
+    code = repl("v = 1\nbreak_it()\nFINAL('believed')")
+    options = {"concurrency": 1, "tools": {"break_it": talk_nonsense}}
+    if place == "root":
+        with pytest.raises(RLMError, match="JSON") as caught:
+            play(place, code, **options)
+        assert caught.value.usage.calls == 3
+    else:
+        done, _ = play(place, code, **options)
+        assert is_lost(place, done, "JSON")
 
 
 @linux_only
@@ -420,23 +407,6 @@ def test_a_fork_server_that_breaks_is_replaced(place):
     assert went_well(place, done)
     depths = sorted(event["depth"] for event in told)
     assert depths == ([0] if place == "root" else [0, 1, 2, 3])  # each of them once
-
-
-@linux_only
-@pytest.mark.parametrize("place", PLACES)
-def test_a_worker_that_talks_nonsense_is_not_believed(place):
-    code = repl("v = 1\nbreak_it()\nFINAL('believed')")
-    options = {"concurrency": 1, "tools": {"break_it": talk_nonsense}}
-    if place == "root":
-        try:
-            done, _ = play(place, code, told_of_the_loss, **options)
-        except RLMError as error:
-            assert error.usage.calls == 3
-        else:
-            assert went_well(place, done)
-    else:
-        done, _ = play(place, code, told_of_the_loss, **options)
-        assert went_well(place, done) or is_lost(place, done, "")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -469,25 +439,11 @@ def test_a_callback_or_a_trace_that_fails_breaks_nothing(place, tmp_path):
     assert went_well(place, done)
 
 
-HOST = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-from rlm import RLM
-
-def model(messages):
-    if "LOOP" in messages[1]["content"]:
-        return "```repl\\nwhile True:\\n    pass\\n```"
-    if "WAIT" in messages[1]["content"]:
-        sys.stdin.read()
-    return "```repl\\nllm_query_batched(['LOOP', 'WAIT', 'LOOP'], ['-'] * 3, recurse=True)\\n```"
-
-RLM(model=model).completion("Q", "c")
-"""
-
-
 @linux_only
 def test_no_worker_survives_a_host_that_was_killed():
-    with subprocess.Popen([sys.executable, "-c", HOST], stdin=subprocess.PIPE) as host:
+    code = "llm_query_batched(['LOOP', 'WAIT', 'LOOP'], ['-'] * 3, recurse=True)"
+    script = Script(repl(code), LOOP=[LOOP], WAIT=[Fault(then="hang")])
+    with Server(script.reply) as server, start(server, "Q") as host:
         assert until(lambda: len(workers(host.pid)) >= 4), "the run never began"
         below = descendants(host.pid)
         host.kill()
@@ -498,7 +454,7 @@ def test_no_worker_survives_a_host_that_was_killed():
 
 MOMENTS = {  # when: (reply of the root, reply of a plain call)
     "the first call": (Fault(then="hang"), "leaf"),
-    "a cell": (repl("while True:\n    pass"), "leaf"),
+    "a cell": (LOOP, "leaf"),
     "a sub-call": (repl("llm_query('q')"), Fault(then="hang")),
     "a batch": (repl("llm_query_batched(['q'] * 40)"), Fault(then="hang")),
     "a backoff": (repl("llm_query('q')"), Fault(503, headers={"Retry-After": "200"})),
@@ -511,25 +467,14 @@ MOMENTS = {  # when: (reply of the root, reply of a plain call)
     ("moment", "sent"),
     [*((moment, signal.SIGINT) for moment in MOMENTS), ("a batch", signal.SIGTERM)],
 )
-def test_a_signal_ends_it_cleanly(moment, sent, tmp_path, clean_env):
+def test_a_signal_ends_it_cleanly(moment, sent, tmp_path):
     code, leaf = MOMENTS[moment]
-    script = Script(code, leaf=lambda text: leaf, LOOP=[repl("while True:\n    pass")])
-    expected = {"the first call": 1, "a cell": 1, "a batch": 17, "cells in a batch": 4}.get(
-        moment, 2
-    )
-    (tmp_path / "data.txt").write_text("data")
+    script = Script(code, leaf=lambda text: leaf, LOOP=[LOOP])
+    expected = {"the first call": 1, "a cell": 1, "a batch": 17, "cells in a batch": 4}
     trace = tmp_path / "trace.json"
     with Server(script.reply) as server:
-        arguments = ["Q", str(tmp_path / "data.txt"), "--trace", str(trace)]
-        run = subprocess.Popen(
-            [sys.executable, str(ROOT / "rlm.py"), *arguments],
-            env=clean_env | {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "k"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert until(lambda: len(server.requests) >= expected)
+        run = start(server, "Q", "--trace", trace, start_new_session=True)
+        assert until(lambda: len(server.requests) >= expected.get(moment, 2))
         if "cell" in moment:  # a child that computes has used some time on a processor
             assert until(lambda: any(busy(pid) for pid in workers(run.pid)))
         below = descendants(run.pid)
@@ -538,9 +483,9 @@ def test_a_signal_ends_it_cleanly(moment, sent, tmp_path, clean_env):
         os.killpg(run.pid, sent) if sent == signal.SIGINT else run.send_signal(sent)
         out, err = run.communicate(timeout=20)
         assert time.monotonic() - begin < 5
-    assert (run.returncode, out) == (130, "")
-    assert "Traceback" not in err
-    assert re.search(rf"\b{server.usage['calls']} calls?\b", err.splitlines()[-1]), err
+    assert (run.returncode, out) == (130, b"")
+    assert b"Traceback" not in err
+    assert re.search(rf"\b{server.usage['calls']} calls?\b", err.decode().splitlines()[-1]), err
     assert until(lambda: not below & set(table()))
     assert isinstance(json.loads(trace.read_text()), list)
 
@@ -561,8 +506,8 @@ def busy(pid: int) -> bool:
 class Gauge:
     """A model that counts calls in flight, threads and workers: the most there were of each."""
 
-    def __init__(self, script: Script, look: bool = True) -> None:
-        self.script, self.look, self.lock = script, look, threading.Lock()
+    def __init__(self, script: Script) -> None:
+        self.script, self.lock = script, threading.Lock()
         self.threads_before = threading.active_count()
         self.now = self.calls = self.threads = self.workers = 0
 
@@ -571,8 +516,7 @@ class Gauge:
             self.now += 1
             self.calls = max(self.calls, self.now)
             self.threads = max(self.threads, threading.active_count() - self.threads_before)
-            if self.look:
-                self.workers = max(self.workers, len(workers(os.getpid())))
+            self.workers = max(self.workers, len(workers(os.getpid())))
         time.sleep(0.001)  # as a model does: others can come in meanwhile
         with self.lock:
             self.now -= 1
@@ -619,18 +563,14 @@ def test_a_batch_uses_all_the_slots(concurrency, recurse):
 
 def test_batches_in_a_batch_use_all_the_slots():
     barrier = threading.Barrier(16)
-    script = Script(
-        repl("FINAL(llm_query_batched(['CHILD'] * 2, ['-'] * 2, recurse=True))"),
-        leaf=lambda text: str(barrier.wait(3) * 0),
-        CHILD=[repl("FINAL(''.join(llm_query_batched(['q'] * 8)))")],
-    )
+    code = "FINAL(llm_query_batched(['CHILD'] * 2, ['-'] * 2, recurse=True))"
+    child = [repl("FINAL(''.join(llm_query_batched(['q'] * 8)))")]
+    script = Script(repl(code), leaf=lambda text: str(barrier.wait(3) * 0), CHILD=child)
     assert RLM(model=script, max_turns=1).completion("Q", "c").answer == ["0" * 8] * 2
 
 
 def test_a_batch_that_fails_a_thousand_times_does_not_flood_the_window():
-    def leaf(text):
-        raise RLMError("broken " * 10)
-
+    leaf = lambda text: {}["broken " * 10]
     script = Script(repl("llm_query_batched(['q'] * 1000)"), "the best", leaf=leaf)
     done = RLM(model=script, max_turns=1, output_chars=2_000).completion("Q", "c")
     assert "1000" in done.messages[3]["content"].replace(",", "")
@@ -638,11 +578,7 @@ def test_a_batch_that_fails_a_thousand_times_does_not_flood_the_window():
 
 
 def test_one_failed_item_of_a_nested_batch_is_one_none():
-    def leaf(text):
-        if "bad" in text:
-            raise RLMError("broken")
-        return "1"
-
+    leaf = lambda text: 1 / 0 if "bad" in text else "1"
     batch = "llm_query_batched(['CHILD'] * 3, ['good', 'bad', 'good'], recurse=True)"
     script = Script(
         repl(f"FINAL({batch})"),
@@ -658,10 +594,8 @@ def test_one_failed_item_of_a_nested_batch_is_one_none():
 def test_sixty_four_calls_stay_within_the_concurrency(concurrency):
     """How fast they are is measured in bench.py."""
     script = Script(repl("FINAL(llm_query_batched([f'q{i}' for i in range(64)]))"))
-    with Server(script.reply) as server:
-        engine = RLM("m", base_url=server.url, api_key="k", concurrency=concurrency)
-        done = engine.completion("Q", "c")
-        assert server.peak <= concurrency
+    done, server = over_http(script, concurrency=concurrency)
+    assert server.peak <= concurrency
     assert done.answer == ["leaf"] * 64
 
 
@@ -690,9 +624,7 @@ def test_usage_is_what_the_server_counted():
         leaf=leaf,
         CHILD=[repl("r = llm_query_batched(['q', 'bad', 'q'])"), repl("FINAL('done')")],
     )
-    with Server(script.reply) as server:
-        engine = RLM("m", base_url=server.url, api_key="k", max_calls=40, tries=3)
-        done = engine.completion("Q", "c")
+    done, server = over_http(script, max_calls=40, tries=3)
     assert (done.answer, done.finish_reason) == ("the best", "limit")
     usage = {name: getattr(done.usage, name) for name in server.usage}
     assert usage == dict(server.usage)
@@ -702,24 +634,16 @@ def test_usage_is_what_the_server_counted():
 MANY = f"""
 import gc, json, os, sys, tempfile, threading
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
-from conftest import descendants, until
+from conftest import Script, descendants, repl, until
 from rlm import RLM, RLMError
 
-def model(messages):
-    if len(messages) == 1:
-        if "bad" in messages[0]["content"]:
-            raise ConnectionError("bad")
-        return "leaf"
-    if "BROKEN" in messages[1]["content"]:
-        if len(messages) > 2:
-            raise ConnectionError("broken")
-        return "no code"
-    if "CHILD" in messages[1]["content"]:
-        return "```repl\\nFINAL(llm_query('q'))\\n```"
-    if len(messages) > 3 or "TREE" not in messages[1]["content"]:
-        return "FINAL(1)"
-    return "```repl\\nprint(llm_query_batched(['CHILD', 'bad'], ['-'] * 2, recurse=True))\\n```"
+def fail(text):
+    raise ConnectionError("broken")
 
+tree = repl("print(llm_query_batched(['CHILD', 'bad'], ['-'] * 2, recurse=True))")
+child = repl("FINAL(llm_query('q'))")
+model = Script("FINAL(1)", leaf=lambda text: fail(text) if "bad" in text else "leaf",
+    CHILD=[child], TREE=[tree, "FINAL(1)"], BROKEN=["no code", fail])
 engines = [
     RLM(model=model),
     RLM(model=model, max_calls=3),
@@ -733,6 +657,7 @@ def run(count):
             engines[i % 4].completion({{0: "TREE", 1: "BROKEN"}}.get(i % 21, "Q"), "context " * 100)
         except RLMError:
             pass
+        model.requests.clear()
     gc.collect()
 
 def pages(pid):
@@ -756,15 +681,9 @@ print(json.dumps([before, after, (pages_after - pages_before) * os.sysconf("SC_P
 def test_hundreds_of_completions_leave_nothing_behind(tmp_path):
     """Files, threads, processes, temporary files as after the first few; memory but for some MB."""
     with Server(Script(repl("FINAL(llm_query('q'))")).reply) as server:
-        run = subprocess.run(
-            [sys.executable, "-c", MANY, server.url],
-            env=os.environ | {"TMPDIR": str(tmp_path)},
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-    assert run.returncode == 0, run.stderr
+        program = [sys.executable, "-c", MANY, server.url]
+        env = os.environ | {"TMPDIR": str(tmp_path)}
+        run = subprocess.run(program, env=env, check=True, stdout=subprocess.PIPE, timeout=100)
     before, after, grown = json.loads(run.stdout.splitlines()[-1])
     assert after == before
     assert grown < 5
@@ -772,11 +691,7 @@ def test_hundreds_of_completions_leave_nothing_behind(tmp_path):
 
 def test_a_run_that_fails_leaves_nothing_behind():
     """The worker of an error, too, is gone when the error arrives."""
-
-    def fail(messages):
-        raise ConnectionError("broken")
-
-    engine = RLM(model=Script(repl("x = 1"), fail))
+    engine = RLM(model=Script(repl("x = 1"), lambda messages: 1 / 0))
     before = workers(os.getpid())
     for _ in range(5):
         with pytest.raises(RLMError):

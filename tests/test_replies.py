@@ -118,10 +118,11 @@ def test_nothing_three_times_is_an_error_with_the_reason(replies, words):
     assert words in RLM(model=Script(asked, CHILD=said)).completion("Q", "c").answer
 
 
-def test_a_reply_that_was_cut_off_is_not_run():
+@pytest.mark.parametrize("how", [{"cut": True}, {"problem": "the answer was broken off"}])
+def test_a_reply_that_is_not_whole_is_not_run(how):
     """Half a program may do harm that the whole one does not: here it is an answer too early."""
-    cut = Reply("```repl\nFINAL('too early')\n```\n```repl\nx = 'la", cut=True)
-    script = Script(lambda m: cut, repl("FINAL('right')"))
+    half = Reply("```repl\nFINAL('too early')\n```\n```repl\nx = 'la", **how)
+    script = Script(lambda m: half, repl("FINAL('right')"))
     assert RLM(model=script).completion("Q", "c").answer == "right"
     assert "cut off" in outputs(script)[0]
 
