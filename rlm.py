@@ -35,11 +35,12 @@ import sys
 import textwrap
 import threading
 import time
+import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, get_args
 
 import requests
 import urllib3
@@ -58,6 +59,11 @@ SHORT = 200  # characters; a shorter message is not worth leaving out
 LAST_SECONDS = 60  # for the last question of a run that has reached a limit
 LONGEST_WAIT = 300  # seconds that a server may ask for, where there is no max_seconds
 
+WAY_OUT = (
+    "decode bytes, or pass json.loads(json.dumps(x, default=str)); "
+    "of a DataFrame df.to_dict('records') or df.to_csv()"
+)
+
 # ------------------------------------------------------------------------------ results and errors
 
 
@@ -67,19 +73,18 @@ class RLMError(Exception):
     usage: "Usage | None" = None
 
 
+@dataclass(eq=False)
 class ModelError(RLMError):
-    """The model or its server failed; `problem` is how, without advice for a person.
+    """The model or its server failed; trying again makes sense within `patience` seconds."""
 
-    Trying again makes sense within `patience` seconds, after `wait` if the server says so.
-    """
+    problem: str  # without advice for a person
+    advice: str = ""
+    status: int = 0  # of HTTP
+    patience: float = 0
+    wait: float | None = None  # what the server asks for
 
-    def __init__(self, problem: str, advice="", status=0, patience=0.0, wait=None):
-        super().__init__(f"{problem} ({advice})" if advice else problem)
-        self.problem = problem
-        self.advice = advice
-        self.status = status  # of HTTP
-        self.patience = patience
-        self.wait = wait
+    def __str__(self):
+        return f"{self.problem} ({self.advice})" if self.advice else self.problem
 
 
 class LimitReached(RLMError):
@@ -108,13 +113,12 @@ class Reply:
 
     def answer(self) -> str:
         """Return the text; raise ModelError where it is no whole answer."""
-        problem = self.problem
+        if self.problem:
+            raise ModelError(self.problem)
         if self.cut:
-            problem = problem or "the answer was cut off at the length limit"
+            raise ModelError("the answer was cut off at the length limit")
         if not self.text:
-            problem = problem or "the answer is empty"
-        if problem:
-            raise ModelError(problem)
+            raise ModelError("the answer is empty")
         return self.text
 
 
@@ -178,119 +182,106 @@ def plural(number: int, noun: str) -> str:
 
 def dollars(cost: float) -> str:
     """Return "$1.25"; below a cent with two significant digits, "$0.00013"."""
-    digits = 2 if cost >= 0.01 or cost <= 0 else 1 - math.floor(math.log10(cost))
+    digits = 2
+    if 0 < cost < 0.01:
+        digits = 1 - math.floor(math.log10(cost))
     return f"${cost:,.{digits}f}"
 
 
 # ---------------------------------------------------------------------------- the configuration
 
 
-def setting(help: str, kind: Callable | None = None, default: Any = None, **more) -> Any:
-    """Return a field of `RLM`, which is a flag of the command line if it has a kind."""
-    metadata = {"help": help, "kind": kind}
-    if callable(default):
-        return field(default_factory=default, metadata=metadata, **more)
-    return field(default=default, metadata=metadata, **more)
-
-
-def pair(text: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE, where the value is JSON if it can be, as in "seed=7"."""
-    name, value = text.split("=", 1)
-    with contextlib.suppress(ValueError):
-        value = json.loads(value)
-    return name, value
-
-
-def header(text: str) -> tuple[str, ...]:
-    """Parse NAME=VALUE, where the value is text."""
-    name, value = text.split("=", 1)
-    return name.strip(), value.strip()
-
-
-def price(text: str) -> tuple[str, list[float]]:
-    """Parse MODEL=INPUT,CACHED,OUTPUT."""
-    name, numbers = text.rsplit("=", 1)
-    new, cached, output = numbers.split(",")
-    return name, [float(new), float(cached), float(output)]
-
-
-def default_model() -> str:
-    return os.environ.get("RLM_MODEL") or "gpt-5-mini"
-
-
-def default_url() -> str:
-    return os.environ.get("OPENAI_BASE_URL") or OPENAI
-
-
-def default_key() -> str | None:
-    return os.environ.get("OPENAI_API_KEY")
+def environment(name: str, default: str = "") -> Callable:
+    """Return a function that looks a variable of the environment up."""
+    return lambda: os.environ.get(name) or default
 
 
 @dataclass
 class RLM:
     """A recursive language model: its configuration, which can be shared and pickled.
 
-    A model is a name, or a function (which may be async) from messages to a str or a `Reply`.
+    A model is a name, or a function (which may be async) from messages to a str or a `Reply`. The
+    command line takes what it tells of its flags from here.
+
+    model         the model
+    sub_model     the model below the root, if another
+    base_url      an OpenAI-compatible API
+    api_key       its key
+    options       NAME=VALUE: one more field of each request
+    headers       NAME=VALUE: one more header
+    max_depth     calls at this depth and below are plain model calls
+    max_turns     turns of each RLM before it must answer
+    leaf_chars    characters that fit one request
+    max_calls     limit of model calls, whole tree
+    max_tokens    limit of tokens, whole tree
+    max_cost      limit of dollars, whole tree
+    max_seconds   limit of seconds, whole tree
+    concurrency   model calls in flight at once, whole tree
+    output_chars  output that the model sees of each turn
+    cell_seconds  CPU seconds of one cell
+    memory_mb     MiB of one worker beyond its context
+    timeout       seconds to wait for one answer
+    tries         tries of a call that fails for a while
+    prices        MODEL=INPUT,CACHED,OUTPUT: dollars a million tokens
+    prompts       a folder with prompts in place of the default ones
+    trace         file for a trace, for Perfetto or speedscope
+    tools         {name: function} for the REPL, beside llm_query
+    on_event      called with every event: see Node.step
+    check         from an answer to None, or to what is wrong with it
     """
 
-    model: str | Callable = setting("the model", str, default_model)
-    sub_model: str | Callable | None = setting("the model below the root, if another", str)
-    base_url: str = setting("an OpenAI-compatible API", str, default_url)
-    api_key: str | None = setting("its key", str, default_key, repr=False)
-    options: dict = setting("NAME=VALUE: one more field of each request", pair, dict)
-    headers: dict = setting("NAME=VALUE: one more header", header, dict, repr=False)
-    max_depth: int = setting("calls at this depth and below are plain model calls", int, 3)
-    max_turns: int = setting("turns of each RLM before it must answer", int, 30)
-    leaf_chars: int = setting("characters that fit one request", int, 100_000)
-    max_calls: int | None = setting("limit of model calls, whole tree", int)
-    max_tokens: int | None = setting("limit of tokens, whole tree", int)
-    max_cost: float | None = setting("limit of dollars, whole tree", float)
-    max_seconds: float | None = setting("limit of seconds, whole tree", float)
-    concurrency: int = setting("model calls in flight at once, whole tree", int, 16)
-    output_chars: int = setting("output that the model sees of each turn", int, 10_000)
-    cell_seconds: float = setting("CPU seconds of one cell", float, 60)
-    memory_mb: int = setting("MiB of one worker beyond its context", int, 2048)
-    timeout: float = setting("seconds to wait for one answer", float, 600)
-    tries: int = setting("tries of a call that fails for a while", int, 10)
-    prices: dict = setting("MODEL=INPUT,CACHED,OUTPUT: dollars a million tokens", price, dict)
-    prompts: str = setting(
-        "a folder with prompts in place of the default ones", str, PROMPTS.__str__
-    )
-    trace: str | None = setting("file for a trace, for Perfetto or speedscope", str)
-    tools: dict = setting("{name: function} for the REPL, beside llm_query", None, dict)
-    on_event: Callable | None = setting("called with every event: see Node.step")
-    check: Callable | None = setting("from an answer to None, or to what is wrong with it")
+    model: str | Callable = field(default_factory=environment("RLM_MODEL", "gpt-5-mini"))
+    sub_model: str | Callable | None = None
+    base_url: str = field(default_factory=environment("OPENAI_BASE_URL", OPENAI))
+    api_key: str | None = field(default_factory=environment("OPENAI_API_KEY"), repr=False)
+    options: dict = field(default_factory=dict)
+    headers: dict = field(default_factory=dict, repr=False)
+    max_depth: int = 3
+    max_turns: int = 30
+    leaf_chars: int = 100_000
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+    max_seconds: float | None = None
+    concurrency: int = 16
+    output_chars: int = 10_000
+    cell_seconds: float = 60
+    memory_mb: int = 2048
+    timeout: float = 600
+    tries: int = 10
+    prices: dict = field(default_factory=dict)
+    prompts: str = str(PROMPTS)
+    trace: str | None = None
+    tools: dict = field(default_factory=dict)
+    on_event: Callable | None = None
+    check: Callable | None = None
 
     def completion(self, prompt: str, context: Any = None) -> Completion:
         """Answer `prompt` about `context`, any JSON value; without one, the prompt is the context.
 
         Raises RLMError, with the `usage` so far, when the run cannot go on.
         """
-        run = Run(self)
-        try:
+        with Run(self) as run:
             run.prepare()
             require_json(context)
             root = Node(run, prompt, context)
-            root.plain = self.max_depth < 1
-            answer = root.complete()
-            about = {"turns": root.turns, "seconds": run.seconds(), "messages": root.messages}
-            return Completion(answer, root.finish_reason, run.usage, run.deepest, **about)
-        except (RLMError, KeyboardInterrupt) as error:
-            error.usage = run.usage
-            raise
-        except Exception as cause:
-            error = RLMError(f"{type(cause).__name__}: {cause}")
-            error.usage = run.usage
-            raise error from cause
-        finally:
-            run.close()
+            return Completion(
+                answer=root.complete(),
+                finish_reason=root.finish_reason,
+                usage=run.usage,
+                depth=run.deepest,
+                turns=root.turns,
+                seconds=run.seconds(),
+                messages=root.messages,
+            )
 
     def say(self, name: str, **values) -> str:
         """Return a prompt, filled in; one that the folder does not have is the default one."""
         path = Path(self.prompts, f"{name}.txt")
         if not path.exists():
             path = PROMPTS / path.name
-        return string.Template(path.read_text("utf-8")).safe_substitute(values).strip()
+        template = string.Template(path.read_text("utf-8"))
+        return template.safe_substitute(values).strip()
 
 
 # ------------------------------------------------------------------------------------ the recursion
@@ -304,9 +295,9 @@ class Node:
         self.rlm = run.rlm
         self.prompt = prompt
         self.context = context
-        self.plain = False  # whether it is one call of the model, without a REPL
         self.name = f"{above.name}.{next(above.children)}" if above else "1"
         self.depth = self.name.count(".")
+        self.plain = self.depth >= self.rlm.max_depth  # one call of the model, without a REPL
         self.children = itertools.count(1)
         self.model = (above and self.rlm.sub_model) or self.rlm.model
         self.span = above.span if above else {}  # the step that is under way
@@ -364,25 +355,30 @@ class Node:
             raise LimitReached("no more model calls: answer from what is there")
         child = Node(self.run, prompt, context, above=self)
         size = len(child.as_one_message())
-        fits = size <= self.rlm.leaf_chars
-        wanted = not fits if recurse is None else recurse
-        child.plain = not wanted or child.depth >= self.rlm.max_depth
-        if child.plain and not fits:
-            fitting = f"{self.rlm.leaf_chars:,} (leaf_chars) fit a plain call"
-            raise ValueError(f"{size:,} characters, {fitting}: cut it up")
+        most = self.rlm.leaf_chars
+        if recurse is None:
+            recurse = size > most
+        child.plain |= not recurse
+        if child.plain and size > most:
+            raise ValueError(
+                f"{size:,} characters, {most:,} (leaf_chars) fit a plain call: cut it up"
+            )
         # the frames of all levels are on the stack of one thread
-        sys.setrecursionlimit(max(sys.getrecursionlimit(), 1000 + 50 * child.depth))
+        frames = 1000 + 50 * child.depth
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), frames))
         return child
 
     def as_one_message(self) -> str:
         """Return prompt and context, as a plain call gets them."""
         if self.context is None:
             return self.prompt
-        return self.rlm.say("leaf", prompt=self.prompt, context=as_text(self.context))
+        context = as_text(self.context)
+        return self.rlm.say("leaf", prompt=self.prompt, context=context)
 
     def llm_query_batched(self, prompts: list, contexts: list | None = None, recurse=None) -> list:
         """Answer many prompts in order, side by side; None stands for an answer that failed."""
-        contexts = [None] * len(prompts) if contexts is None else contexts
+        if contexts is None:
+            contexts = [None] * len(prompts)
         lists = isinstance(prompts, list) and isinstance(contexts, list)
         if not lists or len(prompts) != len(contexts):
             raise ValueError("prompts and contexts must be lists of the same length")
@@ -431,16 +427,22 @@ class Node:
         )
         self.run.repls.add(repl)
         about = describe(self.context)
-        with repl, self.step("completion", prompt=self.prompt, context=about) as span:
+        with (
+            repl,
+            self.step("completion", prompt=self.prompt, context=about) as span,
+        ):
             try:
                 repl.walls  # noqa: B018 - without a worker no model is asked
             except SandboxError as error:
                 raise RLMError(f"the sandbox does not start: {error}") from error
             self.append("system", self.system())
-            self.append("user", self.task())
+            self.append("user", self.task(about))
             yield repl
-            span.update(answer=self.final.value, finish_reason=self.finish_reason)
-            span.update(turns=self.turns, messages=self.messages, usage=self.run.usage_so_far())
+            span["answer"] = self.final.value
+            span["finish_reason"] = self.finish_reason
+            span["turns"] = self.turns
+            span["messages"] = self.messages
+            span["usage"] = self.run.usage_so_far()
         self.run.repls.discard(repl)
 
     def execute(self, reply: Reply, repl: Sandbox) -> str:
@@ -465,10 +467,9 @@ class Node:
         """Return the blocks of Python in a reply, or its FINAL(...) outside of code, as code."""
         fences, outside = split_fences(text)
         blocks = [code for label, code in fences if is_python(label, code)]
-        found = textual_final(text, outside)
-        if blocks or not found:
+        function, inside = textual_final(text, outside)
+        if blocks or not function:
             return blocks
-        function, inside = found
         if function == "FINAL":
             inside = value_of(inside, repl, self.run.left())
         return [f"{function}({inside!r})"]
@@ -493,13 +494,12 @@ class Node:
 
     def accept(self, final: Final) -> str:
         """Take it for the answer, unless the caller's check says what is wrong with it."""
-        problem = None
         if self.rlm.check and self.depth == 0 and not self.over:
             problem = self.rlm.check(final.value)
-        if problem is None:
-            self.final = final
-            return ""
-        return self.rlm.say("check", problem=problem)
+            if problem is not None:
+                return self.rlm.say("check", problem=problem)
+        self.final = final
+        return ""
 
     def ask_for_the_best(self, repl: Sandbox, why: str):
         """Ask outright for an answer; the root goes past the limits, and by a minute at most."""
@@ -517,15 +517,11 @@ class Node:
         printed, error = self.run_cells(codes, repl)
         if self.final:
             return
-        fences, outside = split_fences(text)
-        inside = "".join(code for label, code in fences if not label)
-        said = text if outside.strip() and not codes else outside
-        if printed and not error:
-            said = printed
-        said = said.strip() or inside.strip()
-        if not said:
+        if error or not printed.strip():
+            printed = said_in(text, bool(codes))
+        if not printed.strip():
             raise RLMError("no answer: the last reply was code that gave none")
-        self.final = Final(said)
+        self.final = Final(printed.strip())
 
     # -- the conversation
 
@@ -542,14 +538,15 @@ class Node:
                     raise
                 if self.shorten(self.size() // 2):
                     continue
-                if max(map(length, self.messages[2:]), default=0) > SHORT:
+                sizes = map(length, self.messages[2:])
+                if max(sizes, default=0) > SHORT:
                     raise WindowFull(str(error)) from error
                 raise
         text = without_thoughts(reply.text)
-        self.append("assistant", text)
+        kept = text
         if reply.cut and len(text) > SHORT:  # as a whole it may not fit once more
             kept = f"{text[:SHORT]}\n{left_out(len(text) - SHORT)}"
-            self.messages[-1] = {"role": "assistant", "content": kept}
+        self.append("assistant", kept)
         return replace(reply, text=text)
 
     def call(self) -> Reply:
@@ -571,7 +568,8 @@ class Node:
 
     def size(self) -> int:
         """Return the characters of the conversation, without the system prompt."""
-        return sum(length(message) for message in self.messages if message["role"] != "system")
+        said = [message for message in self.messages if message["role"] != "system"]
+        return sum(map(length, said))
 
     def shorten(self, limit: int) -> bool:
         """Let the oldest outputs, then the oldest code give way, down to `limit` characters.
@@ -580,7 +578,9 @@ class Node:
         """
         before = self.size()
         older = range(2, len(self.messages) - 2)
-        for i in [*older[1::2], *older[::2]]:
+        outputs = older[1::2]
+        replies = older[::2]
+        for i in (*outputs, *replies):
             message = self.messages[i]
             if self.size() > limit and length(message) > SHORT:
                 self.messages[i] = message | {"content": left_out(length(message))}
@@ -591,6 +591,7 @@ class Node:
     def system(self) -> str:
         """Return the system prompt."""
         has_children = self.depth + 1 < self.rlm.max_depth
+        tools = itertools.starmap(tool_line, self.rlm.tools.items())
         return self.rlm.say(
             "system",
             leaf_chars=f"{self.rlm.leaf_chars:,}",
@@ -598,30 +599,32 @@ class Node:
             max_turns=self.rlm.max_turns,
             longer=self.rlm.say("child" if has_children else "no_child"),
             modules=", ".join(MODULES),
-            tools="\n".join(itertools.starmap(tool_line, self.rlm.tools.items())),
+            tools="\n".join(tools),
         )
 
-    def task(self) -> str:
+    def task(self, about: str) -> str:
         """Return the first message: the question, what the context is, and a sample of it."""
-        limit = self.rlm.leaf_chars // 10
-        whole, shown = sample(self.context, limit)
+        whole, shown = sample(self.context, self.rlm.leaf_chars // 10)
         shown = self.rlm.say("whole" if whole else "sample", shown=shown)
-        about = describe(self.context)
-        return self.rlm.say("task", prompt=self.prompt, description=about, sample=shown)
+        return self.rlm.say(
+            "task",
+            prompt=self.prompt,
+            description=about,
+            sample=shown,
+        )
 
     def left(self) -> str:
         """Return what is left: "turn 3 of 30 · 87 min left · 42 calls left"."""
         parts = [f"turn {self.turns} of {self.rlm.max_turns}"]
         for name, amount in self.run.remaining().items():
-            match name:
-                case "seconds" if amount >= 120:
-                    parts.append(f"{amount / 60:.0f} min left")
-                case "seconds":
-                    parts.append(f"{amount:.0f} s left")
-                case "cost":
-                    parts.append(f"{dollars(amount)} left")
-                case _:
-                    parts.append(f"{amount:,} {name} left")
+            shown = f"{amount:,} {name}"
+            if name == "cost":
+                shown = dollars(amount)
+            if name == "seconds":
+                shown = f"{amount:.0f} s"
+            if name == "seconds" and amount >= 120:
+                shown = f"{amount / 60:.0f} min"
+            parts.append(f"{shown} left")
         return " · ".join(parts)
 
     def output_chars(self) -> int:
@@ -647,9 +650,17 @@ class Node:
         cell, call, batch   code, then output; messages, then reply, usage; total, then failed
         """
         above = self.span
-        span = {"kind": kind, "id": next(self.run.ids), "parent": above.get("id")}
-        span |= {"within": above.get("kind"), "rlm": self.name, "depth": self.depth}
-        span |= {"model": model_name(self.model), "error": None, **data}
+        span = {
+            "kind": kind,
+            "id": next(self.run.ids),
+            "parent": above.get("id"),
+            "within": above.get("kind"),
+            "rlm": self.name,
+            "depth": self.depth,
+            "model": model_name(self.model),
+            "error": None,
+            **data,
+        }
         began = time.monotonic()
         self.span = span
         self.run.emit("begin", span)
@@ -665,7 +676,12 @@ class Node:
 
 def spent(reply: Reply) -> dict:
     """Return the tokens and dollars that a reply took, for an event."""
-    return {name: value for name, value in vars(reply).items() if name in vars(Usage())}
+    return {
+        "prompt_tokens": reply.prompt_tokens,
+        "cached_tokens": reply.cached_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "cost": reply.cost,
+    }
 
 
 def model_name(model: str | Callable) -> str:
@@ -694,7 +710,11 @@ class Run:
     def __init__(self, rlm: RLM):
         self.rlm = rlm
         self.began = time.monotonic()
-        self.limits = {name: getattr(rlm, f"max_{name}") for name in LIMITS}
+        self.limits = {}  # those that are set
+        for name in LIMITS:
+            most = getattr(rlm, f"max_{name}")
+            if most is not None:
+                self.limits[name] = most
         self.usage = Usage()
         self.calls = 0  # sent, answered or not
         self.dollars = 0.0  # as far as they are known
@@ -708,6 +728,23 @@ class Run:
         self.broken = None  # the error that ends the run, in whatever sub-call it came up
         self.told = False  # of a server that cuts silently
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        """End what is still under way in other threads; an error is an RLMError with the usage."""
+        self.stopped.set()
+        self.sinks.clear()
+        for repl in list(self.repls):
+            repl.close()
+        if error is None:
+            return
+        error.usage = self.usage
+        if isinstance(error, Exception) and not isinstance(error, RLMError):
+            wrapped = RLMError(f"{kind.__name__}: {error}")
+            wrapped.usage = self.usage
+            raise wrapped from error
+
     def prepare(self):
         """Check the configuration and begin the trace, before anything is paid for."""
         taken = RESERVED & self.rlm.tools.keys()
@@ -718,23 +755,22 @@ class Run:
         if self.rlm.trace:
             self.sinks.append(Trace(self.rlm.trace))
 
-    def close(self):
-        """End what is still under way in other threads."""
-        self.stopped.set()
-        self.sinks.clear()
-        for repl in list(self.repls):
-            repl.close()
-
     def seconds(self) -> float:
         """Return how long the run has taken so far."""
         return time.monotonic() - self.began
 
     def remaining(self) -> dict[str, float]:
         """Return what is left of each limit that is set."""
-        tokens = self.usage.prompt_tokens + self.usage.completion_tokens
-        used = (self.seconds(), self.calls, tokens, self.dollars)
-        limits = zip(self.limits.items(), used, strict=True)
-        return {name: max(most - now, 0) for (name, most), now in limits if most is not None}
+        used = {
+            "seconds": self.seconds(),
+            "calls": self.calls,
+            "tokens": self.usage.prompt_tokens + self.usage.completion_tokens,
+            "cost": self.dollars,
+        }
+        left = {}
+        for name, most in self.limits.items():
+            left[name] = max(most - used[name], 0)
+        return left
 
     def left(self) -> float:
         """Return the seconds left, inf without a limit."""
@@ -752,9 +788,10 @@ class Run:
 
     def lift_limits(self):
         """Leave no limit for the last question but one of time: a minute, or max_seconds."""
-        self.limits = dict.fromkeys(LIMITS)
-        if self.rlm.max_seconds is not None:
-            self.limits["seconds"] = self.seconds() + min(LAST_SECONDS, self.rlm.max_seconds)
+        self.limits = {}
+        most = self.rlm.max_seconds
+        if most is not None:
+            self.limits["seconds"] = self.seconds() + min(LAST_SECONDS, most)
 
     def begin_call(self, depth: int):
         """Reserve a call before it is sent: those in flight never add up to more than max_calls."""
@@ -772,7 +809,8 @@ class Run:
             reply.cost = (millionths + output * reply.completion_tokens) / 1e6
         with self.lock:
             self.usage.add(reply)
-            self.usage.models.setdefault(model_name(node.model), Usage()).add(reply)
+            name = model_name(node.model)
+            self.usage.models.setdefault(name, Usage()).add(reply)
             self.dollars += reply.cost or 0
         if not callable(node.model):
             self.check_report(node.model, reply, span)
@@ -825,8 +863,13 @@ class Run:
 
     def emit(self, event: str, span: dict, **data):
         """Hand an event to the trace and the callback; an error there ends only that."""
-        known = {"event": event, **span, "lane": threading.get_native_id()}
-        known |= {"time": time.time(), **data}
+        known = {
+            "event": event,
+            **span,
+            "lane": threading.get_native_id(),
+            "time": time.time(),
+            **data,
+        }
         with self.lock:
             for sink in list(self.sinks):
                 try:
@@ -860,38 +903,45 @@ def ask_model(node: Node, span: dict) -> Reply:
     rlm = node.rlm
     run = node.run
     began = time.monotonic()
+    longest = LONGEST_WAIT if rlm.max_seconds is None else rlm.max_seconds
     for tried in itertools.count(1):
-        seconds = min(rlm.timeout, max(run.left(), 0.001))
         try:
-            if not callable(node.model):
-                return post(rlm, node.model, span["messages"], seconds)
-            reply = settle(node.model(span["messages"]))
-            return Reply(reply) if isinstance(reply, str) else reply
+            return ask_once(node, span["messages"])
         except ModelError as error:
             problem = hide_secrets(error.problem, rlm)
-            longest = LONGEST_WAIT if rlm.max_seconds is None else rlm.max_seconds
-            hopeless = time.monotonic() - began >= error.patience or (error.wait or 0) > longest
+            wait = error.wait or 0
+            hopeless = time.monotonic() - began >= error.patience or wait > longest
             if hopeless or tried >= rlm.tries:
                 run.check(["seconds"])
                 problem += f" after {tried} tries" if tried > 1 else ""
                 raise ModelError(problem, error.advice, error.status) from None
-            wait = error.wait
-            if wait is None:  # random, so that calls that failed together do not meet again
-                wait = random.uniform(0, min(0.5 * 2 ** (tried - 1), 30))
+            if error.wait is None:  # random, so that calls that failed together do not meet again
+                wait = random.uniform(0, min(2**tried / 4, 30))
         run.emit("retry", span, reason=problem, wait=wait)
         run.stopped.wait(min(wait, run.left()))
         run.check(["seconds"])
 
 
+def ask_once(node: Node, messages: list[dict]) -> Reply:
+    """Ask the server, or the function that is the model."""
+    if not callable(node.model):
+        left = max(node.run.left(), 0.001)
+        seconds = min(node.rlm.timeout, left)
+        return post(node.rlm, node.model, messages, seconds)
+    reply = settle(node.model(messages))
+    return Reply(reply) if isinstance(reply, str) else reply
+
+
 def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
     """Send one request and read the reply, all of it within `seconds`; raise ModelError."""
-    base, mark, query = rlm.base_url.strip().partition("?")
+    base, _, query = rlm.base_url.strip().partition("?")
     url = f"{base.rstrip('/')}/chat/completions"
     end = time.monotonic() + seconds
     data = bytearray()
     try:
         with session(os.getpid()).post(
-            url + mark + query,
+            url,
+            params=query,
             json={"model": model, "messages": messages, **rlm.options},
             headers=request_headers(rlm),
             auth=keep_headers,
@@ -916,7 +966,9 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
 def session(pid: int) -> requests.Session:
     """Return the pool of connections of this process."""
     http = requests.Session()
-    http.adapters = dict.fromkeys(http.adapters, requests.adapters.HTTPAdapter(pool_maxsize=512))
+    adapter = requests.adapters.HTTPAdapter(pool_maxsize=512)
+    http.mount("http://", adapter)
+    http.mount("https://", adapter)
     http.verify = os.environ.get("SSL_CERT_FILE") or True
     atexit.register(http.close)
     return http
@@ -929,16 +981,20 @@ def keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def request_headers(rlm: RLM) -> dict[str, str]:
     """Return the key and the other headers; of one that is malformed the error tells the name."""
+    given = dict(rlm.headers)
     key = (rlm.api_key or "").strip()
-    if not key and not rlm.headers and rlm.base_url == OPENAI:
+    if key:
+        given.setdefault("Authorization", f"Bearer {key}")
+    if not given and rlm.base_url == OPENAI:
         raise RLMError("no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL), or --api-key")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    headers |= rlm.headers
-    for name, value in headers.items():
+    headers = {}
+    for name, value in given.items():
+        value = value.strip()
         if not re.fullmatch(r"(?a)[\w!#$%&'*+.^`|~-]+", name):
             raise RLMError(f"a header cannot have the name {name!r}")
         if not re.fullmatch(r"[\x20-\x7e]*", value):
             raise RLMError(f"the header {name} has characters that a header cannot have")
+        headers[name] = value
     return headers
 
 
@@ -948,7 +1004,8 @@ def read_reply(body: dict, headers: dict) -> Reply:
     message = choice["message"]
     content = message.get("content") or ""
     if isinstance(content, list):  # parts, of which some may be thoughts
-        content = "".join(part["text"] for part in content if part["type"] == "text")
+        texts = [part["text"] for part in content if part["type"] == "text"]
+        content = "".join(texts)
     reason = str(choice.get("finish_reason")).lower()
     problem = NO_ANSWER.get(reason, "")
     if message.get("refusal"):
@@ -1033,9 +1090,13 @@ def retry_after(headers: dict) -> float | None:
 
 def hide_secrets(text: str, rlm: RLM) -> str:
     """Return a text without what it quotes of the key, the headers and the query."""
-    for secret in (rlm.api_key, *rlm.headers.values(), rlm.base_url.partition("?")[2]):
-        if secret and len(secret) > 3:
-            text = text.replace(secret.strip(), "***")
+    query = rlm.base_url.partition("?")[2]
+    values = re.findall(r"=([^&]+)", query)
+    secrets = [rlm.api_key or "", *rlm.headers.values(), query, *values]
+    secrets += map(urllib.parse.unquote_plus, values)
+    for secret in map(str.strip, secrets):
+        if len(secret) > 3:
+            text = text.replace(secret, "***")
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 
@@ -1046,14 +1107,16 @@ PYTHON = re.compile(r"(?i)repl|i?py(thon)?[\d.]*|tool_code")
 FINAL = re.compile(r"(?m)^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(")
 FINAL_END = re.compile(r"(?m)\)(?=[ \t]*(?:\*\*|`)?\.?[ \t]*$)")
 THOUGHTS = re.compile(
-    r"""(?sx) (?: \s* (?:
+    r"""(?sx) \A (?: \s* (?:
         <(think|thinking)> .*? (?: </\1> | \Z )
       | \[THINK\] .*? (?: \[/THINK\] | \Z )
       | <\|channel\|> (?: analysis | commentary ) .*? (?: <\|end\|> | (?=<\|channel\|>final) | \Z )
       | (?: <\|start\|>assistant )? <\|channel\|>final .*? <\|message\|>
     ))+"""
 )
-LONE_END = re.compile(r"(?<![`'\"])</think(?:ing)?>")
+LONE_END = re.compile(r"(?<![`'\"])</think(?:ing)?>")  # some servers swallow the beginning
+NO_THOUGHTS = re.compile(r"(?m)^[ \t]*(?:```|~~~)|<think")  # before it
+LAST_MARK = re.compile(r"<\|(end|return)\|>\s*\Z")
 REPLY = "<reply>"  # the file name under which the code of a reply is parsed
 NO_PYTHON = (SyntaxError, ValueError, MemoryError, RecursionError)
 warnings.filterwarnings("ignore", module=REPLY)  # of escapes in it that mean nothing
@@ -1061,29 +1124,26 @@ warnings.filterwarnings("ignore", module=REPLY)  # of escapes in it that mean no
 
 def without_thoughts(text: str) -> str:
     """Return a reply without the thoughts that it begins with."""
-    thoughts = THOUGHTS.match(text)
-    if thoughts:
-        text = text[thoughts.end() :]
-    end = LONE_END.search(text)  # some servers swallow the opening tag
-    if end and not re.search(r"(?m)^[ \t]*(```|~~~)|<think", text[: end.start()]):
+    text = THOUGHTS.sub("", text, count=1)
+    end = LONE_END.search(text)
+    if end and not NO_THOUGHTS.search(text, 0, end.start()):
         text = text[end.end() :]
-    return re.sub(r"<\|(end|return)\|>\s*\Z", "", text).strip()
+    return LAST_MARK.sub("", text).strip()
 
 
-def parses(code: str) -> bool:
-    """Return whether this is Python."""
+def parse(code: str, mode: str = "exec") -> ast.AST | None:
+    """Return the tree of Python code, None for anything else."""
     try:
-        ast.parse(code, REPLY)
+        return ast.parse(code, REPLY, mode)
     except NO_PYTHON:
-        return False
-    return True
+        return None
 
 
 def is_python(label: str, code: str) -> bool:
     """Return whether a fence holds code to be run: by its label, or without one if it parses."""
     if label:
         return bool(PYTHON.fullmatch(label))
-    return bool(code.strip()) and parses(code)
+    return bool(code.strip() and parse(code))
 
 
 def split_fences(text: str) -> tuple[list[tuple[str, str]], str]:
@@ -1102,30 +1162,50 @@ def split_fences(text: str) -> tuple[list[tuple[str, str]], str]:
             outside += lines.pop(0)
             continue
         mark, label = opening.groups()
-        closes = re.compile(rf"[ \t]*{mark}(?!\w)").match
-        closing = [i for i in range(1, len(lines)) if closes(lines[i])]
-        closing = closing[:20] or [len(lines)]
-        insides = {end: textwrap.dedent("".join(lines[1:end])) for end in closing}
-        end = next(filter(lambda end: parses(insides[end]), closing), closing[0])
+        closing = re.compile(rf"[ \t]*{mark}(?!\w)")
+        below = lines[1:]
+        matches = map(closing.match, below)
+        ends = [i for i, match in enumerate(matches) if match]
+        insides = {}
+        for end in ends[:20] or [len(below)]:
+            insides[end] = textwrap.dedent("".join(below[:end]))
+            if parse(insides[end]):
+                break
+        else:
+            end = min(insides)
         fences.append((label, insides[end]))
-        outside += " " * sum(map(len, lines[: end + 1]))
-        del lines[: end + 1]
+        outside += " " * sum(map(len, lines[: end + 2]))
+        del lines[: end + 2]
     return fences, outside
 
 
-def textual_final(text: str, outside: str) -> tuple[str, str] | None:
+def textual_final(text: str, outside: str) -> tuple[str, str]:
     """Return the final of a reply without code: "So:\\nFINAL(a (b))" is ("FINAL", "a (b)").
 
-    It begins a line outside of fences; what merely mentions FINAL(...) is none.
+    It begins a line outside of fences; what merely mentions FINAL(...) is none: ("", "").
     """
     found = FINAL.search(outside)
-    ends = FINAL_END.finditer(text, found.end()) if found else ()
-    insides = [text[found.end() : end.start()].strip() for end in itertools.islice(ends, 100)]
-    if not insides:
-        return None
-    balanced = [inside for inside in insides if inside.count("(") == inside.count(")")]
-    inside = balanced[0] if balanced else insides[-1]
-    return found[1], inside.strip("'\"") if found[1] == "FINAL_VAR" else inside
+    if not found:
+        return "", ""
+    function = ""
+    inside = ""
+    ends = FINAL_END.finditer(text, found.end())
+    for end in itertools.islice(ends, 100):
+        function = found[1]
+        inside = text[found.end() : end.start()].strip()
+        if inside.count("(") == inside.count(")"):
+            break
+    if function == "FINAL_VAR":
+        inside = inside.strip("'\"")
+    return function, inside
+
+
+def said_in(text: str, ran: bool) -> str:
+    """Return what a reply says beside code that ran: outside of fences, else without a label."""
+    fences, outside = split_fences(text)
+    if not outside.strip():
+        return "".join(inside for label, inside in fences if not label)
+    return outside if ran else text
 
 
 def variables_of(repl: Sandbox, seconds: float) -> dict[str, str]:
@@ -1139,18 +1219,21 @@ def value_of(inside: str, repl: Sandbox, seconds: float) -> Any:
 
     An expression over variables that exist means its value, everything else is text.
     """
-    try:
-        tree = ast.parse(inside, REPLY, mode="eval")
-    except NO_PYTHON:
+    tree = parse(inside, "eval")
+    if tree is None:
         return inside
     match tree.body:
         case ast.Constant(str(text)):  # as in FINAL("Paris")
             return text
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    names = {node.id for node in found if isinstance(node.ctx, ast.Load)}
-    names -= {node.id for node in found if isinstance(node.ctx, ast.Store)}
+    loaded = set()
+    stored = set()  # the variables of comprehensions
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            names = loaded if isinstance(node.ctx, ast.Load) else stored
+            names.add(node.id)
+    loaded -= stored
     known = variables_of(repl, seconds).keys()
-    if names & known and names <= known | set(dir(builtins)):
+    if loaded & known and loaded <= known | set(dir(builtins)):
         final = repl.run(f"FINAL({inside})", seconds).final
         return final.value if final else inside
     return inside
@@ -1161,19 +1244,21 @@ def describe(value: Any) -> str:
     if isinstance(value, dict):
         return f"a dict of {plural(len(value), 'key')}"
     if isinstance(value, list):
-        sizes = [len(part) for part in value if isinstance(part, (str, list, dict))] or [0]
-        kinds = ", ".join(sorted({type(part).__name__ for part in value}))
-        sizes = f"{min(sizes):,} to {max(sizes):,}"
-        return f"a list of {plural(len(value), 'item')} ({kinds}) of sizes {sizes}"
+        kinds = {type(part).__name__ for part in value}
+        sized = [part for part in value if hasattr(part, "__len__")]
+        sizes = list(map(len, sized)) or [0]
+        items = f"{plural(len(value), 'item')} ({', '.join(sorted(kinds))})"
+        return f"a list of {items} of sizes {min(sizes):,} to {max(sizes):,}"
     return f"a {type(value).__name__} of {len(as_text(value)):,} characters"
 
 
 def sample(value: Any, limit: int) -> tuple[bool, str]:
     """Return whether it is the whole of a context, and what to show of it in the first message."""
     sized = isinstance(value, (str, list, dict))
-    text = as_text(value) if not sized or len(value) <= 2000 else ""
-    if len(text) <= min(2000, limit) and (text or not value):
-        return True, text
+    if not sized or len(value) <= 2000:
+        text = as_text(value)
+        if len(text) <= min(2000, limit):
+            return True, text
     limit = min(800, limit)
     if isinstance(value, str):
         head = value[: limit // 2]
@@ -1184,52 +1269,56 @@ def sample(value: Any, limit: int) -> tuple[bool, str]:
     short = reprlib.Repr()
     short.maxstring = short.maxother = max(limit // 8, 20)
     items = value.items() if isinstance(value, dict) else enumerate(value)
-    shown = [
-        f"{short.repr(k)} ({describe(v)}): {short.repr(v)}" for k, v in itertools.islice(items, 6)
-    ]
-    return False, "\n".join(shown)[:limit]
+    lines = []
+    for key, part in itertools.islice(items, 6):
+        lines.append(f"{short.repr(key)} ({describe(part)}): {short.repr(part)}")
+    return False, "\n".join(lines)[:limit]
 
 
 def require_json(value: Any, where: str = "context"):
     """Raise RLMError where a value is not JSON: what it is, where, and what to do."""
-    way_out = "decode bytes, or pass json.loads(json.dumps(x, default=str)); of a DataFrame "
-    way_out += "df.to_dict('records') or df.to_csv()"
-    plain = (str, int, float, type(None))
-    parts = {}
+    problem = ""
+    parts = []
     if isinstance(value, (list, tuple)):
-        parts = dict(enumerate(value))
+        parts = enumerate(value)
     elif isinstance(value, dict):
-        parts = value
-    elif not isinstance(value, plain):
-        kind = type(value).__name__
-        raise RLMError(f"the context is not JSON: {where} is of type {kind}: {way_out}")
-    texts = {key if isinstance(key, str) else json.dumps(key, default=str) for key in parts}
-    if len(texts) < len(parts):
-        raise RLMError(f"two keys of the context are the same as text, in {where}: {way_out}")
-    for key, part in parts.items():
-        if not isinstance(key, plain):
-            kind = type(key).__name__
-            raise RLMError(f"the context is not JSON: {where} has a key of type {kind}: {way_out}")
+        parts = value.items()
+        problem = problem_of_keys(value)
+    elif not isinstance(value, (str, int, float, type(None))):
+        problem = f"it is of type {type(value).__name__}"
+    if problem:
+        raise RLMError(f"{where} is not JSON: {problem}: {WAY_OUT}")
+    for key, part in parts:
         require_json(part, f"{where}[{key!r}]")
+
+
+def problem_of_keys(value: dict) -> str:
+    """Return why these keys cannot be those of JSON, "" if they can."""
+    try:
+        texts = json.loads(json.dumps(dict.fromkeys(value)))
+    except TypeError as error:  # it names the type
+        return str(error)
+    return "two keys are the same as text" if len(texts) < len(value) else ""
 
 
 def tool_line(name: str, tool: Callable) -> str:
     """Return what a model is told of a tool, without what a functools.partial has bound."""
-    bound = {}
-    function = tool
-    if isinstance(tool, functools.partial):
-        bound = tool.keywords
-        function = tool.func
+    function = getattr(tool, "func", tool)
+    bound = getattr(tool, "keywords", {})
     parameters = "(...)"
     with contextlib.suppress(ValueError, TypeError):  # some builtins have no signature
-        found = inspect.signature(tool)
-        free = [one for key, one in found.parameters.items() if key not in bound]
-        parameters = found.replace(parameters=free)
+        signature = inspect.signature(tool)
+        named = signature.parameters
+        free = [named[key] for key in named if key not in bound]
+        parameters = signature.replace(parameters=free)
     about = (inspect.getdoc(function) or "").partition("\n")[0]
     return f"- `{name}{parameters}`: {about}"
 
 
 # ------------------------------------------------------------------- watching: trace and live view
+
+
+PHASES = {"begin": "B", "end": "E"}  # of the trace format; anything else is an instant
 
 
 class Trace:
@@ -1245,8 +1334,10 @@ class Trace:
             raise RLMError(f"the trace {path} cannot be written: {error}") from None
 
     def __call__(self, event: dict):
-        phase = {"begin": "B", "end": "E"}.get(event["event"], "i")
-        hidden = {"messages"} if phase == "B" else set()
+        phase = PHASES.get(event["event"], "i")
+        shown = dict(event)
+        if phase == "B":
+            shown.pop("messages", None)  # the end has them, too
         entry = {
             "name": f"{event['kind']} {event.get('turn', event['rlm'])}",
             "cat": event["kind"],
@@ -1254,7 +1345,7 @@ class Trace:
             "ts": round(event["time"] * 1e6),
             "pid": 1,
             "tid": event["lane"],
-            "args": {key: value for key, value in event.items() if key not in hidden},
+            "args": shown,
         }
         with self.lock, self.path.open("r+b") as file:
             file.seek(-2, os.SEEK_END)  # in place of the last bracket
@@ -1270,56 +1361,53 @@ class Live:
         self.terminal = stream.isatty()
 
     def __call__(self, event: dict):
-        width = os.get_terminal_size(self.stream.fileno()).columns - 1 if self.terminal else 160
-        branch = "│  " * event["rlm"].count(".") + event["rlm"]
-        out = "\r\x1b[K" if self.terminal else ""
-        for line in self.text(event, (width - len(branch) - 40) // 2).splitlines():
+        width = 160
+        if self.terminal:
+            width = os.get_terminal_size(self.stream.fileno()).columns - 1
+            self.stream.write("\r\x1b[K")  # in place of the bar
+        branch = "│  " * event["depth"] + event["rlm"]
+        room = max((width - len(branch) - 40) // 2, 18)
+        for line in self.text(event, room).splitlines():
             line = re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", f"{branch} {line}")
-            line = line if self.verbose else line[:width]
+            if not self.verbose:
+                line = line[:width]
             if self.terminal and "✗" in line and not os.environ.get("NO_COLOR"):
                 line = f"\x1b[31m{line}\x1b[0m"
-            out += f"{line}\n"
+            self.stream.write(f"{line}\n")
         if self.terminal and event["event"] == "progress":
             blocks = "█" * (10 * event["done"] // event["total"])
-            out += f"{branch} {blocks:░<10} {event['done']}/{event['total']}"[:width]
-        self.stream.write(out)
+            bar = f"{branch} {blocks:░<10} {event['done']}/{event['total']}"
+            self.stream.write(bar[:width])
         self.stream.flush()
 
     def text(self, event: dict, room: int) -> str:
         """Return what is shown of an event; calls of turns and batches only where they failed."""
 
         def short(text: str) -> str:
-            line = (
-                text
-                if self.verbose and event["kind"] == "turn"
-                else text.strip().partition("\n")[0]
-            )
-            return (
-                line
-                if self.verbose or len(line) <= max(room, 18)
-                else f"{line[: max(room, 18) - 1]}…"
-            )
+            line = text.strip().partition("\n")[0]
+            if self.verbose or len(line) <= room:
+                return line
+            return f"{line[: room - 1]}…"
 
-        usage = event.get("usage") or {}
-        tokens = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
-        ending = f"{event.get('seconds', 0):.1f} s"
+        of_turn = str if self.verbose else short
         error = event["error"] and f"✗ {event['error'].splitlines()[-1]}"
-        match event:
-            case {"event": "begin", "kind": "completion"}:
+        took = f"{event.get('seconds', 0):.1f} s"
+        match event["event"], event["kind"]:
+            case "begin", "completion":
                 return f"● {event['model']} · depth {event['depth']} · {event['context']}"
-            case {"event": "end", "kind": "completion"}:
-                return f"→ {error or short(as_text(event['answer']))} · {ending}"
-            case {"event": "end", "kind": "turn", "code": code, "output": output}:
-                shown = f"turn {event['turn']} · {short(code)} → {error or short(output)}"
-                return f"{shown} · {ending} · {tokens:,} tokens"
-            case {"event": "end", "kind": "call"} if error or event["within"] in ("cell", None):
+            case "end", "completion":
+                return f"→ {error or short(as_text(event['answer']))} · {took}"
+            case "end", "turn" if "output" in event:
+                told = error or of_turn(event["output"])
+                return f"turn {event['turn']} · {of_turn(event['code'])} → {told} · {took}"
+            case "end", "call" if error or event["within"] in ("cell", None):
                 asked = short(event["messages"][-1]["content"])
-                told = error or short(event["reply"])
-                return f"{event['model']} · {asked} → {told} · {ending} · {tokens:,} tokens"
-            case {"event": "end", "kind": "batch", "failed": failed, "total": total}:
-                return f"batch {total}/{total} · {failed} failed · {ending}"
-            case {"event": "retry", "reason": reason}:
-                return f"✗ again in {event['wait']:.1f} s: {reason}"
+                return f"{event['model']} · {asked} → {error or short(event['reply'])} · {took}"
+            case "end", "batch" if "failed" in event:
+                total = event["total"]
+                return f"batch {total}/{total} · {event['failed']} failed · {took}"
+            case "retry", _:
+                return f"✗ again in {event['wait']:.1f} s: {event['reason']}"
         return ""
 
 
@@ -1332,14 +1420,10 @@ BOMS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-BINARY = (  # how files begin that are no text
-    *(b"%PDF-", b"PK\3\4", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd"),
-    *(b"\xd0\xcf\x11\xe0", b"\x89PNG", b"\xff\xd8\xff"),
+BINARY = re.compile(  # how files begin that are no text: PDF, archives, Office, images, or a NUL
+    rb"(?s)%PDF-|PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|\xd0\xcf\x11\xe0"
+    rb"|\x89PNG|\xff\xd8\xff|.{,7999}\0"
 )
-
-
-class NoText(RLMError):
-    """A file that is no text."""
 
 
 def decode(data: bytes, name: str) -> str:
@@ -1347,8 +1431,8 @@ def decode(data: bytes, name: str) -> str:
     for mark, encoding in BOMS.items():
         if data.startswith(mark):
             return data.decode(encoding, "replace")
-    if data.startswith(BINARY) or b"\0" in data[:8000]:
-        raise NoText(f"{name} is no text: convert it first, a PDF with pdftotext for example")
+    if BINARY.match(data):
+        raise RLMError(f"{name} is no text: convert it first, a PDF with pdftotext for example")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -1362,12 +1446,17 @@ def read_folder(folder: str) -> dict[str, str]:
     skipped = 0
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name[0] != "."]
-        for path in [Path(place, name) for name in names if name[0] != "."]:
+        for name in names:
+            if name[0] == ".":
+                continue
+            path = Path(place, name)
+            if path.is_symlink() or not path.is_file():
+                skipped += 1
+                continue
             try:
-                if path.is_symlink() or not path.is_file():
-                    raise NoText(path)
-                texts[str(path)] = decode(path.read_bytes(), str(path))
-            except (NoText, OSError):
+                data = path.read_bytes()
+                texts[str(path)] = decode(data, str(path))
+            except (RLMError, OSError):
                 skipped += 1
     told = f"{plural(len(texts), 'text file')} read, {skipped:,} skipped"
     print(f"rlm.py: {folder}: {told}", file=sys.stderr)
@@ -1378,13 +1467,12 @@ def read_folder(folder: str) -> dict[str, str]:
 
 def read_context(names: list[str]) -> Any:
     """Return the context: the text of one file, a dict of several; None where there is nothing."""
-    open_stdin = hasattr(sys.stdin, "buffer")  # it may be closed
-    if not names and open_stdin and not sys.stdin.isatty():
-        return decode(sys.stdin.buffer.read(), "standard input") or None
+    if not names and sys.stdin and not sys.stdin.isatty():
+        return read_stdin() or None
     texts = {}
     for name in names:
         if name == "-":
-            texts[name] = decode(sys.stdin.buffer.read() if open_stdin else b"", "standard input")
+            texts[name] = read_stdin()
         elif Path(name).is_dir():
             texts |= read_folder(name)
         else:
@@ -1394,53 +1482,101 @@ def read_context(names: list[str]) -> Any:
     return texts or None
 
 
+def read_stdin() -> str:
+    """Return what is piped in."""
+    if not hasattr(sys.stdin, "buffer"):  # it may be closed
+        return ""
+    return decode(sys.stdin.buffer.read(), "standard input")
+
+
+def pair(text: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE, where the value is JSON if it can be, as in "seed=7"."""
+    name, value = text.split("=", 1)
+    with contextlib.suppress(ValueError):
+        value = json.loads(value)
+    return name, value
+
+
+def header(text: str) -> tuple[str, str]:
+    """Parse NAME=VALUE, where the value is text."""
+    name, value = text.split("=", 1)
+    return name.strip(), value
+
+
+def price(text: str) -> tuple[str, list[float]]:
+    """Parse MODEL=INPUT,CACHED,OUTPUT."""
+    name, numbers = text.rsplit("=", 1)
+    new, cached, output = numbers.split(",")
+    return name, [float(new), float(cached), float(output)]
+
+
+PARSERS = {"options": pair, "headers": header, "prices": price}  # flags that may be repeated
+NO_FLAGS = {"tools", "on_event", "check"}
+
+
 def command_line() -> argparse.ArgumentParser:
     """Return the parser, made from the fields of `RLM`."""
-    parser = argparse.ArgumentParser("rlm.py", description="Ask about any amount of text.")
-    parser.add_argument("question")
-    parser.add_argument("files", nargs="*", help="text files, folders; - or a pipe: standard input")
-    default = RLM(api_key=None)
-    for one in fields(RLM):
-        if not one.metadata["kind"]:
-            continue
-        flag = "--" + one.name.replace("_", "-")
-        value = getattr(default, one.name)
-        about = {"dest": one.name, "type": one.metadata["kind"], "default": argparse.SUPPRESS}
-        about["help"] = one.metadata["help"]
-        if isinstance(value, dict):
-            parser.add_argument(flag.removesuffix("s"), action="append", **about)
-            continue
-        if value is not None:
-            about["help"] += f" (default: {value})"
-        parser.add_argument(flag, **about)
-    parser.add_argument(
-        "--json", action="store_true", help="print answer, reason and usage as JSON"
+    parser = argparse.ArgumentParser(
+        "rlm.py",
+        description="Ask about any amount of text.",
+        argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--quiet", action="store_true", help="show the answer and nothing else")
-    parser.add_argument("--verbose", action="store_true", help="show code and output in full")
+    parser.add_argument("question")
+    parser.add_argument(
+        "files", nargs="*", default=[], help="text files, folders; - or a pipe: standard input"
+    )
+    default = vars(RLM(api_key=None))
+    meanings = dict(re.findall(r"(?m)^    (\w+)  +(.+)$", str(RLM.__doc__)))
+    for one in fields(RLM):
+        name = one.name
+        flag = "--" + name.replace("_", "-")
+        if name in PARSERS:
+            parser.add_argument(
+                flag.removesuffix("s"),
+                dest=name,
+                type=PARSERS[name],
+                action="append",
+                help=meanings.get(name),
+            )
+        elif name not in NO_FLAGS:
+            kind = (*get_args(one.type), one.type)[0]  # the int of int | None
+            about = meanings.get(name, "")
+            if default[name] is not None:
+                about += f" (default: {default[name]})"
+            parser.add_argument(flag, type=kind, help=about)
+    switch = functools.partial(parser.add_argument, action="store_true", default=False)
+    switch("--json", help="print answer, reason and usage as JSON")
+    switch("--quiet", help="show the answer and nothing else")
+    switch("--verbose", help="show code and output in full")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Answer a question from the command line; return the exit status."""
-    given = command_line().parse_intermixed_args(argv)
-    config = {one.name: getattr(given, one.name) for one in fields(RLM) if one.name in given}
-    for name, value in config.items():
-        if isinstance(value, list):
-            config[name] = dict(value)
+    config = vars(command_line().parse_intermixed_args(argv))
+    question = config.pop("question")
+    files = config.pop("files")
+    as_json = config.pop("json")
+    quiet = config.pop("quiet")
+    verbose = config.pop("verbose")
+    for name in PARSERS:
+        config[name] = dict(config.get(name, []))
     try:
-        context = read_context(given.files)
-        live = None if given.quiet else Live(sys.stderr, given.verbose)
-        done = RLM(**config, on_event=live).completion(given.question, context)
-        if not given.quiet:
+        context = read_context(files)
+        if not quiet:
+            config["on_event"] = Live(sys.stderr, verbose)
+        done = RLM(**config).completion(question, context)
+        if not quiet:
             print(closing_line(done), file=sys.stderr)
         shown = done.answer
-        if given.json:
-            shown = {name: asdict(done)[name] for name in ("answer", "finish_reason", "usage")}
+        if as_json:
+            shown = {"answer": shown, "finish_reason": done.finish_reason}
+            shown["usage"] = asdict(done.usage)
         sys.stdout.reconfigure(errors="replace")
         print(as_text(shown), flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
     except (KeyboardInterrupt, RLMError, OSError) as error:
         usage = getattr(error, "usage", None) or Usage()
         print(f"rlm.py: {str(error) or 'interrupted'}, after {usage}", file=sys.stderr)
