@@ -21,7 +21,7 @@ from server import Server
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from rlm import RLM
+from rlm import RLM, RLMError
 
 SECRET = "sk-secret-0123456789"
 CONFIGURED = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RLM_MODEL", "NO_COLOR")
@@ -87,6 +87,25 @@ def cell(code: str, context: Any = "some text", **options: Any) -> str:
     return outputs(script)[0]
 
 
+def serve(model: Any, tls: Any = None) -> Server:
+    """A server of a Script, of a function from the body of a request, or of one reply for all."""
+    reply = model.reply if isinstance(model, Script) else model
+    return Server(reply if callable(reply) else lambda body: reply, tls)
+
+
+def over_http(model: Any, prompt="Q", context="c", *, tls=None, url="{}", **options: Any) -> Any:
+    """One completion of a model behind a server: the Completion, or what it raised; the server."""
+    options = {"model": "some-model", "api_key": SECRET, "tries": 2} | options
+    with serve(model, tls) as server:
+        try:
+            engine = RLM(base_url=url.format(server.url), **options)
+            return engine.completion(prompt, context), server
+        except RLMError as error:
+            assert SECRET not in f"{error} {error!r}"
+            error.server = server
+            raise
+
+
 def start(server: Any, *arguments: Any, env: Any = (), **popen: Any) -> subprocess.Popen:
     """The command line as a process, in front of the server."""
     given = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": SECRET} if server else {}
@@ -98,10 +117,9 @@ def start(server: Any, *arguments: Any, env: Any = (), **popen: Any) -> subproce
 
 def cli(model: Any, *arguments: Any, stdin: Any = None, **more: Any) -> subprocess.CompletedProcess:
     """Run it to its end, with the model behind a server. `stdin`: bytes to pipe in, or a file."""
-    with Server(model.reply if isinstance(model, Script) else model) as server:
-        piped = stdin if isinstance(stdin, bytes) else None
-        stdin = subprocess.DEVNULL if stdin is None else stdin
-        more["stdin"] = stdin if piped is None else subprocess.PIPE
+    piped = stdin if isinstance(stdin, bytes) else None
+    more["stdin"] = subprocess.PIPE if piped is not None else stdin or subprocess.DEVNULL
+    with serve(model) as server:
         process = start(server, *arguments, **more)
         out, err = process.communicate(piped, timeout=60)
     assert SECRET.encode() not in out + err

@@ -5,8 +5,8 @@ are none. `replies.txt` holds the replies, each with what it means; `responses.j
 import itertools
 
 import pytest
-from conftest import Script, cell, outputs, repl, replies
-from server import Fault, Server, responses
+from conftest import Script, cell, outputs, over_http, repl, replies
+from server import Fault, responses
 
 from rlm import RLM, ModelError, Reply, RLMError
 
@@ -192,8 +192,7 @@ def test_an_answer_that_is_none_is_an_exception_where_it_was_asked_for(entry):
     one = repl("try: llm_query('q')\nexcept RuntimeError as e: kept = str(e)")
     batch = repl("r = llm_query_batched(['q', 'q'])\nprint(r)")
     script = Script(one, batch, repl("FINAL([kept, r])"), leaf=lambda text: entry["body"])
-    with Server(script.reply) as server:
-        done = RLM("m", base_url=server.url, api_key="k", tries=1).completion("Q", "data")
+    done, _ = over_http(script, tries=1)
     assert done.answer[1] == [None, None]
     assert entry["words"] in done.answer[0]
     assert entry["words"] in outputs(script)[1]
@@ -229,9 +228,6 @@ def test_roles_alternate_and_no_message_is_empty(run, prompt):
             return Fault(400, {"error": {"message": f"roles must alternate: {roles}"}})
         return script.reply(body)
 
-    with Server(strict) as server:
-        done = RLM("m", base_url=server.url, api_key="k", tries=1, **options).completion(
-            prompt, "c"
-        )
+    done, server = over_http(strict, prompt, tries=1, **options)
     assert done.answer in (1, "1", "leaf", "the best")
     assert server.usage["calls"] == len(server.requests)

@@ -2,14 +2,15 @@
 when a server refuses it all the same. `overflow_cases.json` holds what servers send then.
 """
 
+import functools
 import itertools
 import json
 import re
 from pathlib import Path
 
 import pytest
-from conftest import Script, cell, is_rlm, repl
-from server import Fault, Server, says
+from conftest import Script, cell, is_rlm, over_http, repl
+from server import Fault, says
 
 from rlm import RLM, ModelError, Reply, RLMError
 
@@ -30,12 +31,7 @@ def at(place: str, *replies, **script) -> Script:
     return Script(CHILD, CHILD=[turn], **script) if place == "child" else Script(turn, **script)
 
 
-def run(reply, **options):
-    """One completion of the model behind `reply`."""
-    with Server(reply) as server:
-        options = {"tries": 1, "max_depth": 2} | options
-        done = RLM("m", base_url=server.url, api_key="k", **options).completion("The task", "c")
-    return done, server
+run = functools.partial(over_http, prompt="The task", tries=1, max_depth=2)
 
 
 def bounded(script: Script, limit: int, refusal: Fault = TOO_LONG):
