@@ -404,18 +404,7 @@ LINES = "\n".join(f"line {i:05} ends" for i in range(9_000))
         ({"a": [1, None]}, ['{"a": [1, null]}', "all of it"]),
         ("", ["str", "0 characters"]),
     ],
-    ids=[
-        "str",
-        "lines",
-        "list",
-        "dict",
-        "long key",
-        "dicts",
-        "none",
-        "whole",
-        "whole dict",
-        "empty",
-    ],
+    ids=range(10),
 )
 def test_the_model_is_told_what_the_context_is(context, words):
     text = first_request("The question", context)[1]["content"]
