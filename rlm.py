@@ -191,7 +191,7 @@ def dollars(cost: float) -> str:
 # ---------------------------------------------------------------------------- the configuration
 
 
-def environment(name: str, default: str = "") -> Callable:
+def environment(name: str, default: str | None = None) -> Callable:
     """Return a function that looks a variable of the environment up."""
     return lambda: os.environ.get(name) or default
 
@@ -389,7 +389,7 @@ class Node:
         def answer(i):
             try:
                 answers[i] = self.llm_query(prompts[i], contexts[i], recurse)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 errors[i] = error
             self.run.emit("progress", span, done=next(done))
 
@@ -863,6 +863,8 @@ class Run:
 
     def emit(self, event: str, span: dict, **data):
         """Hand an event to the trace and the callback; an error there ends only that."""
+        if not self.sinks:
+            return
         known = {
             "event": event,
             **span,
@@ -874,7 +876,7 @@ class Run:
             for sink in list(self.sinks):
                 try:
                     sink(known)
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001
                     self.sinks.remove(sink)
                     warnings.warn(f"no more events for {sink}: {error!r}", stacklevel=2)
 
@@ -939,7 +941,7 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
     end = time.monotonic() + seconds
     data = bytearray()
     try:
-        with session(os.getpid()).post(
+        with session(url, os.getpid()).post(
             url,
             params=query,
             json={"model": model, "messages": messages, **rlm.options},
@@ -963,19 +965,24 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
 
 
 @functools.cache
-def session(pid: int) -> requests.Session:
-    """Return the pool of connections of this process."""
+def session(url: str, pid: int) -> requests.Session:
+    """Return the pool of connections of this process; the environment is read once."""
     http = requests.Session()
     adapter = requests.adapters.HTTPAdapter(pool_maxsize=512)
     http.mount("http://", adapter)
     http.mount("https://", adapter)
     http.verify = os.environ.get("SSL_CERT_FILE") or True
+    with contextlib.suppress(ValueError):  # of an address that is none: the request will tell
+        known = http.merge_environment_settings(url, {}, None, None, None)
+        http.proxies = known["proxies"]
+        http.verify = known["verify"]
+    http.trust_env = False
     atexit.register(http.close)
     return http
 
 
 def keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Be the `auth` of a request: without one, ~/.netrc would replace the key."""
+    """Be the `auth` of a request: without one, a name in the address would replace the key."""
     return request
 
 
@@ -1392,6 +1399,8 @@ class Live:
         of_turn = str if self.verbose else short
         error = event["error"] and f"✗ {event['error'].splitlines()[-1]}"
         took = f"{event.get('seconds', 0):.1f} s"
+        usage = event.get("usage") or {}
+        tokens = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
         match event["event"], event["kind"]:
             case "begin", "completion":
                 return f"● {event['model']} · depth {event['depth']} · {event['context']}"
@@ -1399,10 +1408,11 @@ class Live:
                 return f"→ {error or short(as_text(event['answer']))} · {took}"
             case "end", "turn" if "output" in event:
                 told = error or of_turn(event["output"])
-                return f"turn {event['turn']} · {of_turn(event['code'])} → {told} · {took}"
+                return f"turn {event['turn']} · {of_turn(event['code'])} → {told} · {took} · {tokens:,} tokens"
             case "end", "call" if error or event["within"] in ("cell", None):
                 asked = short(event["messages"][-1]["content"])
-                return f"{event['model']} · {asked} → {error or short(event['reply'])} · {took}"
+                told = error or short(event["reply"])
+                return f"{event['model']} · {asked} → {told} · {took} · {tokens:,} tokens"
             case "end", "batch" if "failed" in event:
                 total = event["total"]
                 return f"batch {total}/{total} · {event['failed']} failed · {took}"

@@ -29,6 +29,7 @@ import ctypes
 import dataclasses
 import datetime
 import decimal
+import enum
 import functools
 import gc
 import importlib
@@ -78,7 +79,7 @@ MODULE_TABLE = """
     contextlib contextmanager suppress nullcontext closing ExitStack;
     copy *;
     csv * -register_dialect -unregister_dialect -field_size_limit;
-    dataclasses dataclass field fields asdict astuple replace is_dataclass InitVar KW_ONLY
+    dataclasses dataclass field fields asdict replace is_dataclass InitVar KW_ONLY
         MISSING FrozenInstanceError;
     datetime *;
     decimal * -DefaultContext -BasicContext -ExtendedContext;
@@ -167,7 +168,7 @@ DEFINABLE = SETUP | dunders("""
     """)
 READABLE = DEFINABLE | dunders("class dict module members cause context notes annotations")
 FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel", "_abc_impl", "_convert_"}
-GUARDED = {"format", "format_map", "obj", "register"}  # public names that can lead out
+GUARDED = {"format", "format_map", "obj", "register", "evaluate"}  # public names that can lead out
 TUPLE_NAMES = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
 COMPILED_AS_IT_IS = """
     AnnAssign Assign Attribute AugAssign Call ClassDef Constant ExceptHandler For FunctionDef
@@ -357,7 +358,7 @@ def safe_getattr(obj, name, *default):
     if is_dunder(name) and isinstance(value, (dict, types.MappingProxyType)):
         # dataclasses execute what stands in them
         return {key: value[key] for key in value if not refused(key)}
-    return set_up(obj, value) if name in SETUP else judged(name, value)
+    return set_up(obj, value) if name in SETUP else judged(value)
 
 
 def set_up(obj, method):
@@ -373,16 +374,19 @@ def set_up(obj, method):
     return method
 
 
-def judged(name, value):
+def judged(value):
     """Return what was read under a name that can lead out, or a guarded one in its place."""
+    owner = getattr(value, "__self__", None)
     if getattr(value, "__func__", None) is abc.ABCMeta.register:
         raise AttributeError("register() is refused: inherit from the class")
-    if name not in SAFE_FORMATS or not isinstance(value, C_METHODS):
-        return value
-    text = getattr(value, "__self__", None)  # what it is bound to, by super() too
-    if text is None:
-        return SAFE_FORMATS[name]
-    return functools.partial(SAFE_FORMATS[name], text)
+    if isinstance(owner, typing.ForwardRef):
+        raise AttributeError("evaluate() is refused: it would run text")  # noqa: TRY004
+    safe = SAFE_FORMATS.get(getattr(value, "__name__", None))
+    if safe and isinstance(value, types.BuiltinMethodType) and isinstance(owner, str):
+        return types.MethodType(safe, owner)
+    if safe and isinstance(value, types.MethodDescriptorType):
+        return safe
+    return value
 
 
 def safe_format(text, /, *args, **kwargs):
@@ -395,7 +399,6 @@ def safe_format_map(text, values):
     return string.Formatter().vformat(text, (), values)
 
 
-C_METHODS = (types.BuiltinMethodType, types.MethodDescriptorType)
 SAFE_FORMATS = {"format": safe_format, "format_map": safe_format_map}
 
 
@@ -471,12 +474,15 @@ def safe_eval(source, globals=None, locals=None):
     return eval(compile_cell(source.strip(), f"{CELL}eval>", "eval"), names | START_NAMES)
 
 
+METACLASSES = (type, abc.ABCMeta, enum.EnumType)
+
+
 def safe_patterns(*classes):
     """Judge the classes of a `match` before it reads, in C, what their `__match_args__` name."""
     for cls in classes:
         names = getattr(cls, "__match_args__", ())
         leading_out = [name for name in names if name in GUARDED or refused(name)]
-        if leading_out or type(cls).__module__ == MAIN:  # a metaclass could change its mind
+        if leading_out or type(cls) not in METACLASSES:  # another could change its mind
             raise TypeError(f"the pattern {cls!r} is refused: use plain data instead")
     return False
 
@@ -591,10 +597,19 @@ def safe_dataclass(cls=None, /, **options):
     plain = is_class(cls) and is_own(cls)
     if not plain or issubclass(cls, (str, tuple)):
         raise TypeError("a dataclass is made of a plain class of your own")
-    if any(map(refused, cls.__annotations__)):
-        raise TypeError("the names of fields are plain names")
     cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else a signature would be evaluated
     return dataclasses.dataclass(cls, **options)
+
+
+def not_of_text(function):
+    """Return `asdict` or `astuple` for cells: a field of a text could be its raw `format`."""
+
+    def safe(obj, **how):
+        if isinstance(obj, str):
+            raise TypeError("a dataclass that is a text is refused")
+        return function(obj, **how)
+
+    return safe
 
 
 def safe_abstractmethod(method):
@@ -630,15 +645,18 @@ def print_exc(*, file=None):
     print(format_exc(), file=file)
 
 
-def nothing(*args, **kwargs):
+def no_warning(*args, **kwargs):
     """Warn, or filter warnings: there is nobody to see them."""
-    return contextlib.nullcontext()
 
 
 STAND_INS = {
     "abc": {"abstractmethod": safe_abstractmethod},
     "csv": {"field_size_limit": lambda *limit: 131072},
-    "dataclasses": {"dataclass": safe_dataclass},
+    "dataclasses": {
+        "dataclass": safe_dataclass,
+        "asdict": not_of_text(dataclasses.asdict),
+        "astuple": not_of_text(dataclasses.astuple),
+    },
     "functools": {"wraps": safe_wraps},
     "operator": dict.fromkeys(["attrgetter", "methodcaller"], refusing("refused: use a lambda")),
     "sys": {"exit": safe_exit, "setrecursionlimit": safe_recursion_limit},
@@ -649,9 +667,10 @@ STAND_INS = {
         "runtime_checkable": lambda cls: typing.runtime_checkable(own(cls, "__init__")),
         **dict.fromkeys(["final", "override"], lambda marked: marked),
     },
-    "warnings": dict.fromkeys(
-        ["warn", "filterwarnings", "simplefilter", "catch_warnings"], nothing
-    ),
+    "warnings": {
+        **dict.fromkeys(["warn", "filterwarnings", "simplefilter"], no_warning),
+        "catch_warnings": contextlib.nullcontext,
+    },
 }
 
 
