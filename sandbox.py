@@ -188,7 +188,7 @@ START_SECONDS = 120  # for a worker to load its variables
 
 def is_dunder(name: str) -> bool:
     """Return whether a name is like __this__."""
-    return len(name) > 4 and name[:2] == "__" == name[-2:]
+    return len(name) > 4 and name.startswith("__") and name.endswith("__")
 
 
 def is_private(name: str) -> bool:
@@ -260,8 +260,8 @@ class Policy(RestrictingNodeTransformer):
             classes = [part.cls for part in parts if isinstance(part, ast.MatchClass)]
             if classes:  # a case that is never taken: its condition is the guard
                 test = self.guard("@patterns", node, *classes)
-                never = ast.match_case(ast.MatchAs(), test, [ast.Pass()])
-                cases.append(never)
+                anything = ast.MatchAs()
+                cases.append(ast.match_case(anything, test, [ast.Pass()]))
             cases.append(case)
         node.cases = cases
         return ast.fix_missing_locations(node)
@@ -287,8 +287,8 @@ class Policy(RestrictingNodeTransformer):
 
     def guard(self, name, node, *args):
         function = ast.Name(name, ast.Load())
-        call = ast.copy_location(ast.Call(function, list(args), []), node)
-        return ast.fix_missing_locations(call)
+        call = ast.Call(function, list(args), [])
+        return ast.fix_missing_locations(ast.copy_location(call, node))
 
 
 def compile_cell(source: str, filename: str, mode: str = "exec") -> types.CodeType:
@@ -685,7 +685,8 @@ def harden():
             names |= set(getattr(module, "__all__", public))
         # not named as the module, or `from json import decoder` would look in sys.modules
         view = View(f"{name} (safe part)", module.__doc__)
-        for one in names - {word[1:] for word in words if word[0] == "-"}:
+        names -= {word[1:] for word in words if word[0] == "-"}
+        for one in names:
             value = getattr(module, one, module)  # some names are newer than Python 3.11
             if not isinstance(value, types.ModuleType):
                 vars(view)[one] = value
@@ -833,9 +834,11 @@ class Interpreter:
 
     def SHOW_VARS(self):
         """Return the names and types of the variables so far."""
-        made = names_of(self.names)
-        kinds = {name: type(made[name]).__name__ for name in made.keys() - self.fixed.keys()}
-        return {name: kinds[name] for name in sorted(kinds) if name[0] != "_"}
+        made = {}
+        for name, value in names_of(self.names).items():
+            if name[0] != "_" and name not in self.fixed:
+                made[name] = type(value).__name__
+        return made
 
     def check_time(self, *_):
         """Raise in a cell that is over its time: again and again, as it could be swallowed."""

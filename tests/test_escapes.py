@@ -46,49 +46,17 @@ import pytest
 TESTS = Path(__file__).resolve().parent
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="about Linux's system calls")
 
-# ------------------------------------------------------------------------------------------------ the table
 # === technique, --- between its attacks (--- 3.12: not on an older Python), %% between the cells of one attack. A cell knows
 # `ask` and `client_ask` (functions of the host), `context` (a list of str), `FINAL`, and `loot(x)`, which tries to get
 # something out of whatever x is: a frame, a traceback, a namespace, a module, os.system.
 
-PRELUDE = """
-def loot(x, deep=3):
-    for use in (
-        lambda: print(x["SECRET"]),
-        lambda: x["open"]("$MARKER", "w"),
-        lambda: getattr(x, "open")("$MARKER", "w"),
-        lambda: x("touch $MARKER"),
-        lambda: x["system"]("touch $MARKER"),
-        lambda: getattr(x, "system")("touch $MARKER"),
-    ):
-        try:
-            use()
-        except Exception:
-            pass
-    for step in (
-        lambda: x["__builtins__"],
-        lambda: x["sys"],
-        lambda: x["os"],
-        lambda: getattr(x, "modules")["os"],
-        *(lambda name=name: getattr(x, name) for name in (
-            "__globals__", "__builtins__", "__init__", "__func__", "f_globals", "f_back", "tb_frame", "tb_next",
-            "gi_frame", "sys")),
-    ):
-        try:
-            found = step()
-        except Exception:
-            continue
-        if deep:
-            loot(found, deep - 1)
-"""
-
-TABLE = (TESTS / "attacks.txt").read_text()
+PRELUDE, _, TABLE = (TESTS / "attacks.txt").read_text().partition("\n=== ")
 
 
 def parse(table: str) -> dict[str, list[str]]:
     r"""The attacks that this Python can compile, by name: "=== a\nx\n%%\ny" -> {"a 1": ["x", "y"]}."""
     found = {}
-    for part in f"\n{table}".split("\n=== ")[1:]:
+    for part in table.split("\n=== "):
         technique, _, codes = part.partition("\n")
         for number, code in enumerate(f"---\n{codes}".split("\n---"), start=1):
             version, _, code = code.removeprefix("---").partition("\n")
@@ -111,8 +79,6 @@ AFTER = """
 import json, re
 print(json.dumps({"a": [1, 2]}), re.sub("a", "b", "a"), ask("x"), client_ask("y"), context[0], len("abc"))
 """
-
-# ------------------------------------------------------------------------------------ the host under attack
 
 SECRET = os.environ.get("CANARY_SECRET", "")  # set for the helper processes only
 
@@ -183,9 +149,6 @@ def state() -> dict:
             len(f.__annotations__),
         )
     return found
-
-
-# ---------------------------------------------------------------------- three ways to run an attack: helpers
 
 
 def exec_runner():
@@ -324,9 +287,6 @@ def helper(mode: str, folder: Path, attacks: dict[str, list[str]]) -> dict[str, 
     return found
 
 
-# ------------------------------------------------------------------------ native Python behind the process wall
-
-
 NATIVE_TABLE = (TESTS / "native.txt").read_text()
 NATIVE_USES = fcntl, multiprocessing, resource, select, threading  # loaded before doors are locked
 NATIVE = {
@@ -444,9 +404,6 @@ def run_native(code: str, locked: bool, names: dict) -> None:
         os._exit(0)
 
 
-# ------------------------------------------------------------------------------------------------ run them all
-
-
 def run_helper(call: str, folder: Path, **environment: str) -> dict:
     """What `call`, an expression about this module, returns in a process of its own."""
     code = f"import sys, json; sys.path[:0] = {[str(TESTS), str(TESTS.parent)]}; import test_escapes as t; from pathlib import "
@@ -492,9 +449,6 @@ def run_all(tmp_path_factory) -> dict[str, dict]:
     calls = {mode: call.format(str(folder)) for (mode, call), folder in zip(calls.items(), folders)}
     with ThreadPoolExecutor(len(calls)) as pool:
         return dict(zip(calls, pool.map(run_helper, calls.values(), folders)))
-
-
-# ---------------------------------------------------------------------------------------------------- tests
 
 
 def test_table_is_as_large_as_it_says():

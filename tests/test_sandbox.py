@@ -11,7 +11,6 @@ import datetime
 import decimal
 import gc
 import json
-import math
 import os
 import re
 import shutil
@@ -45,7 +44,10 @@ def repl():
         yield sandbox
 
 
-# ------------------------------------------------------------------------------------------------- limits
+VALUES = [  # any JSON value is a context, and a final
+    *("text", "", "é\ud800\x00😀", "line\nline\r\n\u2028", 0, -1, 2**100, 1.5, 1e300, True, False),
+    *(None, [], {}, [1, [2, {"a": [None]}]], {"k": "v", "": 0}, ["x" * 1000] * 1000),
+]
 
 
 def table(title: str) -> dict[str, str]:
@@ -200,9 +202,6 @@ def test_seconds_bound_the_wall_clock():
         assert repl.run("context", seconds=10).output == "'c'\n"
 
 
-# --------------------------------------------------------------------------------- a worker that dies or lies
-
-
 def killer(number):
     """A tool that sends a signal to the worker that called it."""
     return {"kill": lambda: os.kill(killer.repl.pid, number)}
@@ -216,14 +215,6 @@ def test_a_worker_that_is_killed_in_a_cell(number):
         assert "variables are gone" in result.error and "context" in result.error
         assert "NameError" in killer.repl.run("x").error
         assert killer.repl.run("context").output == "[1, {'a': None}]\n"
-
-
-def test_a_worker_that_is_killed_between_cells():
-    with Sandbox({"context": "c"}) as repl:
-        repl.run("x = 1")
-        os.kill(repl.pid, signal.SIGKILL)
-        assert "variables are gone" in repl.run("x").error
-        assert repl.run("context").output == "'c'\n"
 
 
 def test_a_worker_that_is_killed_again_and_again():
@@ -371,22 +362,6 @@ def test_a_worker_that_lies(name):
 
 
 @linux_only
-def test_a_worker_that_stops_in_the_middle_of_a_message():
-    def lie():
-        os.kill(repl.pid, signal.SIGSTOP)
-        forge(repl.pid, b"[")
-
-    with Sandbox({"context": "c"}, {"lie": lie}, cell_seconds=1) as repl:
-        start = time.monotonic()
-        try:
-            assert repl.run("lie()", seconds=2).error
-        except SandboxError:
-            pass
-        assert time.monotonic() - start < 15
-        assert repl.run("context").output == "'c'\n"
-
-
-@linux_only
 def test_a_worker_that_is_killed_in_the_middle_of_a_message():
     def lie():
         os.kill(repl.pid, signal.SIGSTOP)
@@ -479,9 +454,6 @@ def test_close_before_the_worker_is_ready():
         repl.close()
         with pytest.raises(SandboxError, match="closed"):
             running.result(timeout=30)
-
-
-# ------------------------------------------------------------------------------------------------- the walls
 
 
 def test_walls_are_reported():
@@ -634,9 +606,6 @@ def test_a_sandbox_in_a_forked_child_of_the_host():
         assert repl.run("x").output == "1\n"
 
 
-# ---------------------------------------------------------------------------------------------------- tools
-
-
 class OwnError(Exception):
     pass
 
@@ -688,23 +657,10 @@ def test_values_that_cross():
         seen.append((args, kwargs))
         return {"args": args, "kwargs": kwargs}
 
-    values = [
-        None,
-        True,
-        1,
-        -(2**70),
-        1.5,
-        "é\ud800\x00😀",
-        [1, [2]],
-        {"a": {"b": None}},
-        "",
-        [],
-        {},
-    ]
     with Sandbox(tools={"tool": tool}) as repl:
-        result = repl.run(f"FINAL(tool(*{values!r}, key={values!r}))")
-    assert seen == [(tuple(values), {"key": values})]
-    assert result.final == Final({"args": values, "kwargs": {"key": values}})
+        result = repl.run(f"FINAL(tool(*{VALUES!r}, key={VALUES!r}))")
+    assert seen == [(tuple(VALUES), {"key": VALUES})]
+    assert result.final == Final({"args": VALUES, "kwargs": {"key": VALUES}})
 
 
 def test_values_that_do_not_cross():
@@ -815,19 +771,6 @@ print("still here")""")
         assert repl.run("2").output == "2\n"
 
 
-def test_a_tool_may_fail_and_be_called_again():
-    answers = iter([ValueError("first"), "second"])
-
-    def tool():
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    code = "for _ in range(2):\n    try:\n        print(tool())\n    except Exception as e:\n        print('failed', e)"
-    assert run(code, tools={"tool": tool}).output == "failed first\nsecond\n"
-
-
 REBOUND = (
     "context = llm = FINAL = FINAL_VAR = SHOW_VARS = None",
     "del context, llm",
@@ -881,8 +824,6 @@ def test_variables_of_cells_persist():
         repl.run("x += 10")
         assert repl.run("x, f(), C.y, json.dumps([C().y])").output == "(11, 12, 2, '[2]')\n"
 
-
-# ------------------------------------------------------------------------------------------ what a cell shows
 
 SHOWN = {
     "1 + 1": "2\n",
@@ -1045,22 +986,6 @@ def test_all_refusals_of_a_cell_are_told_at_once(repl):
     assert "__globals__" in error and "__code__" in error
 
 
-# --------------------------------------------------------------------------------------------------- output
-
-
-def test_head_and_tail_of_the_output():
-    result = run("for i in range(10_000): print(i)", output_chars=1_000)
-    whole = "".join(f"{i}\n" for i in range(10_000))
-    assert result.output.startswith(whole[:300]) and result.output.endswith(whole[-300:])
-    assert len(result.output) < 1_000 + 200
-    head, count, tail = re.fullmatch(
-        r"(.*?)\n?[^\n]*?([\d,]+) char[^\n]*\n?(.*)", result.output, re.DOTALL
-    ).groups()
-    missing = int(count.replace(",", ""))
-    assert abs(missing - (len(whole) - len(head) - len(tail))) <= 2
-    assert missing > 40_000
-
-
 def test_the_middle_is_cut_out_at_the_ends_of_lines():
     output = run("for i in range(1000): print('line', i)", output_chars=400).output
     lines = output.splitlines()
@@ -1091,13 +1016,6 @@ def test_output_without_end_takes_no_memory():
         assert repl.run("1").output == "1\n"
 
 
-def test_output_before_an_error_is_kept(repl):
-    result = repl.run("print('before')\n1 / 0")
-    assert result.output == "before\n" and result.error.endswith(
-        "ZeroDivisionError: division by zero"
-    )
-
-
 def test_output_with_odd_characters(repl):
     result = repl.run("print('\\ud800 \\x00 é 😀 \\r \\x1b[31m')")
     assert result.output == "\ud800 \x00 é 😀 \r \x1b[31m\n" and result.error is None
@@ -1112,14 +1030,6 @@ def test_stdout_is_whole_again_in_the_next_cell(repl):
     repl.run("import contextlib, io\ncontextlib.redirect_stdout(io.StringIO()).__enter__()")
     repl.run("import sys\nsys.stdout = None")
     assert repl.run("print('x')").output == "x\n"
-
-
-# ---------------------------------------------------------------------------------------------------- FINAL
-
-VALUES = [  # any JSON value is a context, and a final
-    *("text", "", "é\ud800\x00😀", "line\nline\r\n\u2028", 0, -1, 2**100, 1.5, 1e300, True, False),
-    *(None, [], {}, [1, [2, {"a": [None]}]], {"k": "v", "": 0}, ["x" * 1000] * 1000),
-]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=[repr(value)[:20] for value in VALUES])
@@ -1171,13 +1081,6 @@ def test_final_of_what_is_no_json(repl, code):
     assert repl.run("kept").output == "1\n"
 
 
-def test_final_of_nan(repl):
-    result = repl.run("FINAL([float('nan'), float('inf')])")
-    if result.error is None:
-        assert math.isnan(result.final.value[0]) and math.isinf(result.final.value[1])
-    assert repl.run("1").output == "1\n"
-
-
 def test_final_through_handlers(repl):
     assert repl.run("try:\n    FINAL(1)\nexcept Exception:\n    pass\nprint('on')").final == Final(
         1
@@ -1215,9 +1118,6 @@ def test_show_vars():
             assert word not in result.output
 
 
-# -------------------------------------------------------------------------------------------------- contexts
-
-
 @pytest.mark.parametrize("value", VALUES, ids=[repr(value)[:20] for value in VALUES])
 def test_contexts_of_every_type(value):
     with Sandbox({"context": value, "other": 1}) as repl:
@@ -1246,9 +1146,3 @@ def test_the_hosts_values_are_copies():
     with Sandbox({"context": value}, {"give": lambda: value}) as repl:
         repl.run("context['list'].append(2)\ngive()['list'].append(3)")
     assert value == {"list": [1]}
-
-
-def test_results_are_plain_values():
-    with Sandbox() as repl:
-        result = repl.run("FINAL([1])")
-    assert (result.output, result.error, result.final.value) == ("", None, [1])
