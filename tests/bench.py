@@ -11,6 +11,7 @@ alone, a REPL without sub-calls, RLMs of depth 1 to 3. Only `rot --model NAME` m
 """
 
 import argparse
+import asyncio
 import concurrent.futures
 import contextlib
 import gzip
@@ -38,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import requests
-from server import Server, serve
+from server import Server, completion
 
 from rlm import PROMPTS, RLM, Reply, RLMError
 from sandbox import Sandbox
@@ -140,6 +141,59 @@ def amount(value: float, unit: str) -> str:
     """Return "2.65 ms", "1,998 MB": three digits, or all that stand before the point."""
     number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
     return f"{number} {unit}"
+
+
+@contextlib.contextmanager
+def serve(reply: Callable[[dict[str, Any]], str], latency_ms: float = 0) -> Iterator[str]:
+    """A light server in a process of its own, not for watching but for measuring: yields the URL.
+
+    `reply` is a function at the top level of a module.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(reply, latency_ms / 1000, theirs), daemon=True)
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(reply: Callable[[dict[str, Any]], str], latency: float, pipe: Any) -> None:
+    loop = asyncio.new_event_loop()
+    start = loop.create_server(lambda: _Light(reply, latency, loop), "127.0.0.1", 0, backlog=1024)
+    port = loop.run_until_complete(start).sockets[0].getsockname()[1]
+    pipe.send(f"http://127.0.0.1:{port}/v1")
+    loop.run_forever()
+
+
+class _Light(asyncio.Protocol):
+    """One connection: as much of HTTP as a client needs that sends Content-Length."""
+
+    def __init__(
+        self,
+        reply: Callable[[dict[str, Any]], str],
+        latency: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.reply, self.latency, self.loop = reply, latency, loop
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport, self.data = transport, b""  # asyncio sets TCP_NODELAY itself
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        head, _, body = self.data.partition(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length:")[2].partition(b"\r")[0]
+        if length and len(body) >= int(length):  # else the rest is still to come
+            self.data = b""
+            self.loop.call_later(self.latency, self.answer, json.loads(body))
+
+    def answer(self, body: dict[str, Any]) -> None:
+        data = json.dumps(completion(self.reply(body), prompt_tokens=1, completion_tokens=1))
+        head = f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        self.transport.write(f"HTTP/1.1 200 OK\r\n{head}{data}".encode())
 
 
 def scripted(body: dict[str, Any]) -> str:

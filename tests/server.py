@@ -4,20 +4,18 @@
         RLM("some-model", base_url=server.url, api_key="k").completion("...")
     server.requests, server.headers, server.usage    # what came, parsed; the sum over its answers
 
-`Server` is for watching: it records everything and fails in every way that real servers do.
-`serve` is for measuring: a light one in a process of its own. Neither streams or checks keys.
+It records everything and fails in every way that real servers do. It neither streams nor checks
+keys.
 """
 
-import asyncio
 import contextlib
 import json
-import multiprocessing
 import os
 import socket
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -181,48 +179,3 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.then == "reset":  # linger on, for zero seconds (two C ints): close means reset
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1" + bytes(7))
             os.close(self.connection.detach())  # now, not after the shutdown that socketserver does
-
-
-@contextlib.contextmanager
-def serve(reply: Reply, latency_ms: float = 0) -> Iterator[str]:
-    """A light server in its own process: yields the URL. `reply`: a top-level function -> str."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(reply, latency_ms / 1000, theirs), daemon=True)
-    process.start()
-    try:
-        yield ours.recv()
-    finally:
-        process.terminate()
-        process.join()
-
-
-def _serve(reply: Reply, latency: float, pipe: Any) -> None:
-    loop = asyncio.new_event_loop()
-    start = loop.create_server(lambda: _Light(reply, latency, loop), "127.0.0.1", 0, backlog=1024)
-    port = loop.run_until_complete(start).sockets[0].getsockname()[1]
-    pipe.send(f"http://127.0.0.1:{port}/v1")
-    loop.run_forever()
-
-
-class _Light(asyncio.Protocol):
-    """One connection: as much of HTTP as a client needs that sends Content-Length."""
-
-    def __init__(self, reply: Reply, latency: float, loop: asyncio.AbstractEventLoop) -> None:
-        self.reply, self.latency, self.loop = reply, latency, loop
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport, self.data = transport, b""  # asyncio sets TCP_NODELAY itself
-
-    def data_received(self, data: bytes) -> None:
-        self.data += data
-        head, _, body = self.data.partition(b"\r\n\r\n")
-        length = head.lower().partition(b"content-length:")[2].partition(b"\r")[0]
-        if length and len(body) >= int(length):  # else the rest is still to come
-            self.data = b""
-            self.loop.call_later(self.latency, self.answer, json.loads(body))
-
-    def answer(self, body: dict[str, Any]) -> None:
-        data = json.dumps(completion(self.reply(body), prompt_tokens=1, completion_tokens=1))
-        head = f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-        self.transport.write(f"HTTP/1.1 200 OK\r\n{head}{data}".encode())
