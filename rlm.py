@@ -265,8 +265,9 @@ class RLM:
             run.prepare()
             require_json(context)
             root = Node(run, prompt, context)
+            answer = root.complete()
             return Completion(
-                answer=root.complete(),
+                answer=answer,
                 finish_reason=root.finish_reason,
                 usage=run.usage,
                 depth=run.deepest,
@@ -334,7 +335,7 @@ class Node:
             output = self.execute(reply, repl)
             span.update(output=output, usage=spent(reply))
         if not self.final:
-            shown = self.rlm.say("turn", output=output, left=self.left())
+            shown = self.rlm.say("turn", output=output, left=self.status())
             self.append("user", shown)
 
     def llm_query(self, prompt: str, context: Any = None, recurse: bool | None = None) -> str:
@@ -613,7 +614,7 @@ class Node:
             sample=shown,
         )
 
-    def left(self) -> str:
+    def status(self) -> str:
         """Return what is left: "turn 3 of 30 · 87 min left · 42 calls left"."""
         parts = [f"turn {self.turns} of {self.rlm.max_turns}"]
         for name, amount in self.run.remaining().items():
@@ -646,7 +647,7 @@ class Node:
         at the end          all that the begin had, and seconds, error
         completion          prompt, context (described); then answer, finish_reason, usage,
                             messages, turns
-        turn                turn; then output, usage
+        turn                turn; then code, output, usage
         cell, call, batch   code, then output; messages, then reply, usage; total, then failed
         """
         above = self.span
@@ -802,14 +803,14 @@ class Run:
 
     def count(self, node: Node, reply: Reply, span: dict):
         """Add a reply to the usage, at the price that is given where the server reports none."""
-        if reply.cost is None and node.model in self.rlm.prices:
-            new, cached, output = self.rlm.prices[node.model]
+        name = model_name(node.model)
+        if reply.cost is None and name in self.rlm.prices:
+            new, cached, output = self.rlm.prices[name]
             fresh = reply.prompt_tokens - reply.cached_tokens
             millionths = new * fresh + cached * reply.cached_tokens
             reply.cost = (millionths + output * reply.completion_tokens) / 1e6
         with self.lock:
             self.usage.add(reply)
-            name = model_name(node.model)
             self.usage.models.setdefault(name, Usage()).add(reply)
             self.dollars += reply.cost or 0
         if not callable(node.model):
@@ -847,14 +848,17 @@ class Run:
         threads = []
 
         def help_out():
-            work_on()
-            self.helpers.release()
+            try:
+                work_on()
+            finally:
+                self.helpers.release()
 
         def work_on():
             for i in todo:
                 if i + 1 < number and self.helpers.acquire(blocking=False):
-                    threads.append(threading.Thread(target=help_out, daemon=True))
-                    threads[-1].start()
+                    helper = threading.Thread(target=help_out, daemon=True)
+                    threads.append(helper)
+                    helper.start()
                 work(i)
 
         work_on()
@@ -988,11 +992,11 @@ def keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def request_headers(rlm: RLM) -> dict[str, str]:
     """Return the key and the other headers; of one that is malformed the error tells the name."""
-    given = dict(rlm.headers)
+    given = requests.structures.CaseInsensitiveDict(rlm.headers)
     key = (rlm.api_key or "").strip()
     if key:
         given.setdefault("Authorization", f"Bearer {key}")
-    if not given and rlm.base_url == OPENAI:
+    if not given and rlm.base_url.strip().rstrip("/") == OPENAI:
         raise RLMError("no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL), or --api-key")
     headers = {}
     for name, value in given.items():
@@ -1021,7 +1025,9 @@ def read_reply(body: dict, headers: dict) -> Reply:
         problem = f"the answer was broken off: {server_message(json.dumps(choice['error']))}"
     usage = as_dict(body.get("usage"))
     details = as_dict(usage.get("prompt_tokens_details"))
-    cost = usage.get("cost", headers.get("x-litellm-response-cost"))
+    cost = usage.get("cost")
+    if cost is None:
+        cost = headers.get("x-litellm-response-cost")
     cost = as_dict(cost).get("total_cost", cost)
     return Reply(
         text=content + "",  # a TypeError if it is no text
@@ -1083,7 +1089,8 @@ def server_message(text: str) -> str:
     """Return the message in the body of an error, in one line of at most 500 characters."""
     found = re.search(r'"(?:message|detail|error)"\s*:\s*("(?:[^"\\]|\\.)*")', text)
     if found:
-        text = json.loads(found[1], strict=False)
+        with contextlib.suppress(ValueError):  # of an escape that JSON does not have
+            text = json.loads(found[1], strict=False)
     return " ".join(text[:5000].split())[:500]
 
 
@@ -1111,7 +1118,7 @@ def hide_secrets(text: str, rlm: RLM) -> str:
 
 FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t{]*([^\s`}]*)[^`]*$")
 PYTHON = re.compile(r"(?i)repl|i?py(thon)?[\d.]*|tool_code")
-FINAL = re.compile(r"(?m)^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(")
+FINAL_START = re.compile(r"(?m)^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(")
 FINAL_END = re.compile(r"(?m)\)(?=[ \t]*(?:\*\*|`)?\.?[ \t]*$)")
 THOUGHTS = re.compile(
     r"""(?sx) \A (?: \s* (?:
@@ -1191,7 +1198,7 @@ def textual_final(text: str, outside: str) -> tuple[str, str]:
 
     It begins a line outside of fences; what merely mentions FINAL(...) is none: ("", "").
     """
-    found = FINAL.search(outside)
+    found = FINAL_START.search(outside)
     if not found:
         return "", ""
     function = ""
@@ -1536,7 +1543,7 @@ def command_line() -> argparse.ArgumentParser:
         "files", nargs="*", default=[], help="text files, folders; - or a pipe: standard input"
     )
     default = vars(RLM(api_key=None))
-    meanings = dict(re.findall(r"(?m)^    (\w+)  +(.+)$", str(RLM.__doc__)))
+    meanings = dict(re.findall(r"(?m)^(\w+)  +(.+)$", inspect.getdoc(RLM)))
     for one in fields(RLM):
         name = one.name
         flag = "--" + name.replace("_", "-")
@@ -1552,7 +1559,7 @@ def command_line() -> argparse.ArgumentParser:
             kind = (*get_args(one.type), one.type)[0]  # the int of int | None
             about = meanings.get(name, "")
             if default[name] is not None:
-                about += f" (default: {default[name]})"
+                about += f" (default: {default[name]})".replace("%", "%%")
             parser.add_argument(flag, type=kind, help=about)
     switch = functools.partial(parser.add_argument, action="store_true", default=False)
     switch("--json", help="print answer, reason and usage as JSON")

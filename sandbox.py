@@ -138,7 +138,7 @@ ADVICE = {  # on modules that models ask for
     "array": "use a list",
 }
 PRELOADED = """
-    _strptime _pylong encodings.ascii encodings.cp1251 encodings.cp1252 encodings.hex_codec
+    _strptime _pylong _colorize encodings.ascii encodings.cp1251 encodings.cp1252 encodings.hex_codec
     encodings.idna encodings.iso8859_1 encodings.iso8859_15 encodings.latin_1 encodings.punycode
     encodings.rot_13 encodings.utf_16 encodings.utf_16_be encodings.utf_16_le encodings.utf_32
     encodings.utf_8_sig encodings.unicode_escape
@@ -1089,11 +1089,12 @@ def serve(fd: int):
         with contextlib.suppress(OSError):  # no room: the host will find the worker lost
             pid = os.fork()
         if pid == 0:
-            control.close()
+            os.dup2(fds[0], 3)
+            os.closerange(4, 1 << 16)  # a library may have opened something, too
             if sys.platform == "linux":  # die with this server
                 LIBC.prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
             with contextlib.suppress(EOFError, OSError):
-                work(fds[0])
+                work(3)
             os._exit(0)
         os.close(fds[0])
 
