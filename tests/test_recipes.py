@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -145,8 +144,9 @@ def test_anthropic(monkeypatch: pytest.MonkeyPatch):
         return 200, json.dumps(said).encode()
 
     with listen(answer) as url:
-        claude = partial(run("Another API")["claude"], url=f"{url}/v1/messages")
-        done = RLM(model=claude, prices={claude: [3, 0.3, 15]}).completion("Q", "some text")
+        claude = run("Another API")["claude"]
+        claude.__defaults__ = (f"{url}/v1/messages",)
+        done = RLM(model=claude, prices={"claude": [3, 0.3, 15]}).completion("Q", "some text")
         assert (done.answer, done.usage.calls, "system" in seen[0]) == ("42", 2, True)
         assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (2000, 20)
         assert done.usage.cost == pytest.approx(2 * 0.00315)
@@ -176,7 +176,7 @@ def test_a_server_that_only_streams(broken: bool):
 
     with listen(answer) as url:
         streaming = run("A server that only streams")["streaming"]
-        streaming = partial(streaming, url=f"{url}/v1/chat/completions")
+        streaming.__defaults__ = (f"{url}/v1/chat/completions",)
         if broken:
             with pytest.raises(RLMError, match="cut off"):
                 RLM(model=streaming).completion("Q", "some text")
