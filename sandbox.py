@@ -379,7 +379,7 @@ def judged(value):
     owner = getattr(value, "__self__", None)
     if getattr(value, "__func__", None) is abc.ABCMeta.register:
         raise AttributeError("register() is refused: inherit from the class")
-    if isinstance(owner, typing.ForwardRef):
+    if isinstance(owner, FORWARD_REF):
         raise AttributeError("evaluate() is refused: it would run text")  # noqa: TRY004
     safe = SAFE_FORMATS.get(getattr(value, "__name__", None))
     if safe and isinstance(value, types.BuiltinMethodType) and isinstance(owner, str):
@@ -399,6 +399,7 @@ def safe_format_map(text, values):
     return string.Formatter().vformat(text, (), values)
 
 
+FORWARD_REF = typing.ForwardRef  # an annotation that is text
 SAFE_FORMATS = {"format": safe_format, "format_map": safe_format_map}
 
 
