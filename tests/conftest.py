@@ -1,7 +1,7 @@
-"""What the tests share: the path to the modules, a scripted model, a look at the process table.
+"""What the tests share: the path to the modules, their tables of cases, a scripted model, processes.
 
-Nothing here patches or replaces a part of the program. A model that answers over HTTP is the
-business of `server.py`.
+A table of `cases.json` belongs to the test whose name it has. Nothing here patches or replaces a
+part of the program. A model that answers over HTTP is the business of `server.py`.
 """
 
 import json
@@ -16,16 +16,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server import Server
+from server import Fault, Server
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from rlm import RLM, RLMError
+from rlm import RLM, Completion, Reply, RLMError
 
 SECRET = "sk-secret-0123456789"
 CONFIGURED = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "RLM_MODEL", "NO_COLOR")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def _revive(entry: dict[str, Any]) -> Any:
+    """{"Fault": {...}} and {"Reply": {...}} as what they name."""
+    for name, kind in (("Fault", Fault), ("Reply", Reply)):
+        if entry.keys() == {name}:
+            return kind(**entry[name])
+    return entry
+
+
+CASES = json.loads((ROOT / "tests/cases.json").read_text("utf-8"), object_hook=_revive)
+
+
+def cases(test: Callable) -> Any:
+    """Runs a test with each row of its table in cases.json, whose first row names the arguments."""
+    names, *rows = CASES[test.__name__]
+    return pytest.mark.parametrize(names, rows, ids=[ascii(row[0])[:40] for row in rows])(test)
 
 
 def repl(code: str) -> str:
@@ -71,6 +88,13 @@ class Script:
     def plain(self) -> list[str]:
         """What the plain calls were asked."""
         return [messages[0]["content"] for messages in self.requests if not is_rlm(messages)]
+
+
+def follow(*replies: Any, prompt="Q", context="c", **more: Any) -> tuple[Completion, Script]:
+    """One completion of a Script. `leaf` and names in capitals are its own; the rest is the RLM's."""
+    own = {name: more.pop(name) for name in list(more) if name.isupper() or name == "leaf"}
+    script = Script(*replies, **own)
+    return RLM(model=script, **more).completion(prompt, context), script
 
 
 def outputs(script: Script) -> list[str]:
@@ -128,12 +152,13 @@ def cli(model: Any, *arguments: Any, stdin: Any = None, **more: Any) -> subproce
     return run
 
 
-def replies(section: str) -> list[tuple[Any, str]]:
-    """The replies of a section of replies.txt, each after its answer."""
+def replies(section: str) -> pytest.MarkDecorator:
+    """Runs a test with each answer and reply of a section of replies.txt, and of cases.json."""
     text = (ROOT / "tests/replies.txt").read_text("utf-8")
     (text,) = re.findall(rf"(?ms)^=== {section}\b.*?\n(.*?)(?:\n===|\Z)", text)
     found = re.findall(r"(?ms)^--- (.*?)\n(.*?)(?=\n--- |\Z)", text.rstrip("\n"))
-    return [(json.loads(answer), reply) for answer, reply in found]
+    rows = [(json.loads(answer), reply) for answer, reply in found] + CASES["replies"][section]
+    return pytest.mark.parametrize(("answer", "reply"), rows, ids=range(len(rows)))
 
 
 def table() -> dict[int, int]:

@@ -24,7 +24,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fault:
-    """A reply that is no ordinary one. `body` is sent as it is (a dict: as JSON), and `then`:
+    """A reply that is no ordinary one. `body` is sent as it is (text as Latin-1, a dict as
+    JSON), and `then`:
 
     "keep"   nothing more: a whole response, and the connection stays open
     "close"  the connection ends before the length that was announced
@@ -36,7 +37,7 @@ class Fault:
     """
 
     status: int = 200
-    body: bytes | dict[str, Any] = b""
+    body: bytes | str | dict[str, Any] = b""
     headers: dict[str, str] = field(default_factory=dict)
     then: str = "keep"
 
@@ -46,9 +47,7 @@ Reply = Callable[[dict[str, Any]], str | dict[str, Any] | Fault]  # body -> text
 
 def completion(text: str, **usage: Any) -> dict[str, Any]:
     """The response body of an ordinary answer: completion("yes", prompt_tokens=9, cost=0.5)."""
-    message = {"role": "assistant", "content": text}
-    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
-    return {"id": "chatcmpl-0", "choices": choices} | ({"usage": usage} if usage else {})
+    return says({"content": text}, **({"usage": usage} if usage else {}))
 
 
 def says(message: dict[str, Any], **rest: Any) -> dict[str, Any]:
@@ -163,7 +162,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send(fault)
 
     def send(self, fault: Fault) -> None:
-        data = fault.body if isinstance(fault.body, bytes) else json.dumps(fault.body).encode()
+        data = json.dumps(fault.body) if isinstance(fault.body, dict) else fault.body
+        data = data.encode("latin-1") if isinstance(data, str) else data
         self.close_connection = fault.then != "keep"
         if fault.then not in ("hang", "raw") and (data or fault.then != "reset"):
             self.send_response(fault.status)

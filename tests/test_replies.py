@@ -5,30 +5,23 @@ are none. `replies.txt` holds the replies, each with what it means; `responses.j
 import itertools
 
 import pytest
-from conftest import Script, cell, outputs, over_http, repl, replies
+from conftest import Script, cases, cell, follow, outputs, over_http, repl, replies
 from server import Fault, responses
 
 from rlm import RLM, ModelError, Reply, RLMError
 
-# Code: each of these replies ends the run with 1, in its first turn
 
-LABELS = ["repl", "", "python", "Python", "python3", "python3.11", "py", "ipython", "REPL"]
-LABELS += ["tool_code", " repl ", "{python}", "python repl", 'python title="x.py"']
-FENCES = [f"```{label}\nx = 1\nFINAL(x)\n```" for label in LABELS]
-FENCES += ["```repl\r\nx = 1\r\nFINAL(x)\r\n```\r\n"]
-FENCES += [reply for _, reply in replies("code")]
-
-
-@pytest.mark.parametrize("reply", FENCES, ids=range(len(FENCES)))
-def test_code_is_found_however_it_is_fenced(reply):
+# ---- Code: each of these replies ends the run with 1, in its first turn
+@replies("code")
+def test_code_is_found_however_it_is_fenced(answer, reply):
     done = RLM(model=Script(reply, repl("FINAL(0)"))).completion("Q", "c")
-    assert (done.answer, done.turns) == (1, 1)
+    assert (done.answer, done.turns) == (answer, 1)
 
 
 @pytest.mark.parametrize("label", ["text", "json", "bash", "markdown", "output"])
 def test_a_final_in_a_fence_that_is_no_python_is_nothing(label):
-    script = Script(f"```{label}\nFINAL(wrong)\n```", repl("FINAL('asked again')"))
-    assert RLM(model=script).completion("Q", "c").answer == "asked again"
+    done, _ = follow(f"```{label}\nFINAL(wrong)\n```", repl("FINAL('asked again')"))
+    assert done.answer == "asked again"
 
 
 def test_blocks_of_one_reply_run_in_order_up_to_the_first_error():
@@ -41,81 +34,44 @@ def test_blocks_of_one_reply_run_in_order_up_to_the_first_error():
     assert "KeyError: 0" in outputs(script)[1]
 
 
-# The final answer as text. `v` is [1, 2]; null: it is no final, the run goes on.
-
-TEXTUAL = replies("textual") + [
-    ("Paris", "  FINAL( Paris )  "),
-    ("Paris", "I am sure now.\r\nFINAL(Paris)\r\n"),
-]
-
-
-@pytest.mark.parametrize(("answer", "reply"), TEXTUAL, ids=range(len(TEXTUAL)))
+# ---- The final answer as text. `v` is [1, 2]; null: it is no final, the run goes on.
+@replies("textual")
 def test_the_final_answer_as_text(reply, answer):
-    script = Script(repl("v = [1, 2]"), reply, repl("FINAL('went on')"))
-    done = RLM(model=script).completion("Q", "c")
+    done, _ = follow(repl("v = [1, 2]"), reply, repl("FINAL('went on')"))
     assert done.answer == ("went on" if answer is None else answer)
     assert done.turns == (3 if answer is None else 2)
 
 
 def test_a_guess_beside_code_does_not_hide_its_output():
-    script = Script(f"{repl('print(6 * 7)')}\nThat is 999.\n\nFINAL(999)", repl("FINAL(0)"))
-    RLM(model=script).completion("Q", "c")
+    _, script = follow(f"{repl('print(6 * 7)')}\nThat is 999.\n\nFINAL(999)", repl("FINAL(0)"))
     assert outputs(script)[0].startswith("42")
 
 
 @pytest.mark.parametrize("reply", ["FINAL_VAR(gone)", repl("FINAL_VAR('gone')")])
 def test_final_var_of_nothing_is_a_name_error(reply):
-    script = Script(
-        reply, repl("try:\n    FINAL_VAR('gone')\nexcept NameError:\n    FINAL('told')")
-    )
+    caught = repl("try:\n    FINAL_VAR('gone')\nexcept NameError:\n    FINAL('told')")
+    script = Script(reply, caught)
     assert RLM(model=script).completion("Q", "c").answer == "told"
     assert "NameError" in outputs(script)[0]
     assert "gone" in outputs(script)[0]
 
 
-# Prose, refusals, empty replies: two reminders, then it ends
-
-PROSE = "I would have to think about that."
-REFUSAL = Reply("", problem="the model refused: I cannot help with that.")
-
-
-@pytest.mark.parametrize(
-    ("replies", "answer", "reason", "calls"),
-    [
-        ([PROSE], PROSE, "text", 3),
-        (["", PROSE], PROSE, "text", 3),
-        ([PROSE, "", repl("FINAL('ok')")], "ok", "final", 3),
-        ([PROSE, PROSE, repl("x = 1"), PROSE, PROSE, repl("FINAL(x)")], 1, "final", 6),
-        ([Reply("Let me w", cut=True), repl("FINAL('ok')")], "ok", "final", 2),
-        ([PROSE, PROSE, f"<think>hm</think>{PROSE}"], PROSE, "text", 3),
-    ],
-)
+# ---- Prose, refusals, empty replies: two reminders, then it ends
+@cases
 def test_three_replies_without_code_in_a_row_end_it(replies, answer, reason, calls):
-    script = Script(*[lambda m, reply=reply: reply for reply in replies])
-    done = RLM(model=script).completion("Q", "c")
+    done, script = follow(*[lambda m, reply=reply: reply for reply in replies])
     assert (done.answer, done.finish_reason, done.usage.calls) == (answer, reason, calls)
     assert "```repl" in outputs(script)[0]
 
 
-NO_ANSWERS = [
-    ([""], "empty"),
-    (["<think>hm"], "empty"),
-    ([REFUSAL], "I cannot help with that"),
-    ([PROSE, "", Reply("The answer is", cut=True)], "cut off"),
-    ([Reply("", problem="the answer was filtered")], "filtered"),
-]
-
-
-@pytest.mark.parametrize(("replies", "words"), NO_ANSWERS)
+@cases
 def test_nothing_three_times_is_an_error_with_the_reason(replies, words):
     said = [lambda m, reply=reply: reply for reply in replies]
     with pytest.raises(ModelError, match=words) as caught:
         RLM(model=Script(*said)).completion("Q", "c")
     assert caught.value.usage.calls == 3
-    asked = repl(
-        "try: llm_query('CHILD', 'x', recurse=True)\nexcept RuntimeError as e: FINAL(str(e))"
-    )
-    assert words in RLM(model=Script(asked, CHILD=said)).completion("Q", "c").answer
+    code = "try: llm_query('CHILD', 'x', recurse=True)\nexcept RuntimeError as e: FINAL(str(e))"
+    assert words in RLM(model=Script(repl(code), CHILD=said)).completion("Q", "c").answer
 
 
 @pytest.mark.parametrize("how", [{"cut": True}, {"problem": "the answer was broken off"}])
@@ -127,15 +83,11 @@ def test_a_reply_that_is_not_whole_is_not_run(how):
     assert "cut off" in outputs(script)[0]
 
 
-# The last reply, which was asked for as text. `a` is 1; null: it is no answer.
-
-LAST = [*replies("last"), (None, ""), (None, Reply("The answer is", cut=True))]
-
-
-@pytest.mark.parametrize(("answer", "last"), LAST, ids=range(len(LAST)))
+# ---- The last reply, which was asked for as text. `a` is 1; null: it is no answer.
+@replies("last")
 @pytest.mark.parametrize("end", [{"max_turns": 1}, {"max_calls": 1, "max_depth": 2}])
-def test_the_last_reply_in_every_form(last, answer, end):
-    script = Script(repl("a = 1\nprint(a)"), lambda m: last)
+def test_the_last_reply_in_every_form(answer, reply, end):
+    script = Script(repl("a = 1\nprint(a)"), lambda m: reply)
     if answer is None:
         with pytest.raises(RLMError):
             RLM(model=script, **end).completion("Q", "c")
@@ -146,17 +98,15 @@ def test_the_last_reply_in_every_form(last, answer, end):
     assert len(script.requests) == 2
 
 
-# Names of the REPL that a cell binds anew
-
-
+# ---- Names of the REPL that a cell binds anew
 def test_a_context_that_was_bound_anew_is_back_and_the_cell_is_told():
-    script = Script(
+    done, script = follow(
         repl("context = context.split()\nprint(len(context))"),
         repl("print(len(context), context_1)\ncontext = 'twice'"),
         repl("del context"),
         repl("FINAL([context, context_1])"),
+        context="a b c",
     )
-    done = RLM(model=script).completion("Q", "a b c")
     assert done.answer == ["a b c", "twice"]
     first, second, _ = outputs(script)
     assert first.startswith("3")
@@ -167,12 +117,13 @@ def test_a_context_that_was_bound_anew_is_back_and_the_cell_is_told():
 
 def test_the_functions_survive_being_overwritten():
     names = ["llm_query", "llm_query_batched", "FINAL", "FINAL_VAR", "SHOW_VARS", "look"]
-    script = Script(
+    done, script = follow(
         repl(f"{' = '.join(names)} = 0"),
         repl("def llm_query(prompt):\n    return 'made up'"),
         repl("print(SHOW_VARS())\nFINAL([context, llm_query('q'), look()])"),
+        context="the text",
+        tools={"look": lambda: "looked"},
     )
-    done = RLM(model=script, tools={"look": lambda: "looked"}).completion("Q", "the text")
     assert done.answer == ["the text", "leaf", "looked"]
     assert all(f"{name}_1" in outputs(script)[0] for name in names)
     assert "llm_query_1" in outputs(script)[1]
@@ -184,9 +135,7 @@ def test_the_note_counts_as_output():
     assert len(told) < 1_300
 
 
-# Answers that are none: cut off, refused, filtered, broken off, empty
-
-
+# ---- Answers that are none: cut off, refused, filtered, broken off, empty
 @pytest.mark.parametrize("entry", responses("none"), ids=lambda entry: entry["words"])
 def test_an_answer_that_is_none_is_an_exception_where_it_was_asked_for(entry):
     one = repl("try: llm_query('q')\nexcept RuntimeError as e: kept = str(e)")
@@ -198,27 +147,10 @@ def test_an_answer_that_is_none_is_an_exception_where_it_was_asked_for(entry):
     assert entry["words"] in outputs(script)[1]
 
 
-# Strict servers: roles alternate, no message is empty, in every request of every kind of run
-
-RUNS = {  # replies of the root, and options
-    "empty replies": (["", "<think>hm</think>", repl("FINAL(1)")], {}),
-    "out of turns": ([repl("print(1)"), "the best"], {"max_turns": 1}),
-    "a limit at the root": ([repl("print(1)"), "the best"], {"max_calls": 1}),
-    "a limit in a batch": ([repl("llm_query_batched(['q'] * 9)"), "the best"], {"max_calls": 5}),
-    "empty prompts": ([repl("llm_query('')\nllm_query(' ', '')"), repl("FINAL(1)")], {}),
-    "a child": ([repl("r = llm_query('CHILD', 'x', recurse=True)"), repl("FINAL(r)")], {}),
-    "a small window": (
-        [repl("print('x' * 9_000)")] * 9 + [repl("FINAL(1)")],
-        {"leaf_chars": 4_000},
-    ),
-    "no REPL": ([], {"max_depth": 0}),
-}
-
-
+# ---- Strict servers: roles alternate, no message is empty, in every request of every kind of run
 @pytest.mark.parametrize("prompt", ["Q", ""])
-@pytest.mark.parametrize("run", RUNS)
-def test_roles_alternate_and_no_message_is_empty(run, prompt):
-    replies, options = RUNS[run]
+@cases
+def test_roles_alternate_and_no_message_is_empty(run, replies, options, prompt):
     script = Script(*replies, CHILD=["", repl("print(1)"), repl("FINAL(1)")])
 
     def strict(body):
