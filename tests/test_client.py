@@ -5,7 +5,6 @@ Not here: failures deeper in the tree (test_limits.py), answers that are none (t
 """
 
 import functools
-import gzip
 import json
 import pickle
 import re
@@ -14,10 +13,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
-from conftest import ROOT, SECRET, Script, outputs, over_http, repl
+from conftest import ROOT, SECRET, Script, cases, follow, outputs, over_http, repl
 from server import Fault, Server, completion, refused_url, responses, says
 
 from rlm import RLM, ModelError, RLMError
@@ -33,15 +31,12 @@ def fails(model, kind=ModelError, **options) -> tuple[str, Server]:
     return str(caught.value), caught.value.server
 
 
-# What is sent
-
-
+# ---- What is sent
 def test_the_request_is_an_ordinary_one():
     done, server = ask("yes", "Why?", options={"temperature": 0.5, "seed": 7})
     message = {"role": "user", "content": "Why?"}
-    assert server.requests == [
-        {"model": "some-model", "messages": [message], "temperature": 0.5, "seed": 7}
-    ]
+    expected = {"model": "some-model", "messages": [message], "temperature": 0.5, "seed": 7}
+    assert server.requests == [expected]
     headers = server.headers[0]
     assert headers["Authorization"] == f"Bearer {KEY}"
     assert headers["Content-Type"].startswith("application/json")
@@ -60,21 +55,7 @@ def test_options_headers_and_sub_model_in_the_whole_tree():
     assert all(h["X-Team"] == "blue" and h["API-Key"][0] == "a" for h in server.headers)
 
 
-def test_headers_can_replace_the_key(clean_env):
-    _, server = ask("yes", api_key=None, headers={"Authorization": "Basic abc"})
-    assert server.headers[0]["Authorization"] == "Basic abc"
-
-
-@pytest.mark.parametrize(
-    ("url", "path"),
-    [
-        ("{}", "/v1/chat/completions"),
-        ("{}/", "/v1/chat/completions"),
-        ("  {}\n", "/v1/chat/completions"),
-        ("{}?api-version=2024-10-21&x=1", "/v1/chat/completions?api-version=2024-10-21&x=1"),
-        ("{}/?api-version=1", "/v1/chat/completions?api-version=1"),
-    ],
-)
+@cases
 def test_the_base_url_in_every_form(url, path):
     done, server = ask("yes", url=url)
     assert (done.answer, server.paths) == ("yes", [path])
@@ -98,27 +79,18 @@ def test_any_text_arrives_unchanged():
 
 
 def test_connections_are_reused():
-    script = Script(repl("FINAL([llm_query(str(i)) for i in range(20)])"))
-    peers = set()
-    with Server(script.reply) as server:
-
-        def reply(body):
-            peers.update(connection.getpeername() for connection in list(server._open))
-            return script.reply(body)
-
-        server.reply = reply
-        RLM("m", base_url=server.url, api_key="k").completion("Q")
-    assert (len(server.requests), len(peers)) == (21, 1)
+    _, server = ask(Script(repl("FINAL([llm_query(str(i)) for i in range(20)])")), max_depth=1)
+    assert (len(server.requests), len(server._open)) == (21, 1)
 
 
-# What stands between: netrc, proxies, certificates
-
-
-def test_netrc_does_not_replace_the_key(tmp_path, monkeypatch):
+# ---- What stands between: netrc, proxies, certificates
+def test_netrc_replaces_neither_the_key_nor_a_header(clean_env, tmp_path, monkeypatch):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password mine\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for key, sent in {KEY: f"Bearer {KEY}", None: None}.items():
-        _, server = ask("yes", api_key=key)
+    own = {"Authorization": "Basic abc"}  # which replaces the key
+    ways = [(KEY, {}, f"Bearer {KEY}"), (None, {}, None), (None, own, "Basic abc")]
+    for key, headers, sent in ways:
+        _, server = ask("yes", api_key=key, headers=headers)
         assert server.headers[0]["Authorization"] == sent
 
 
@@ -153,9 +125,8 @@ def test_a_certificate_of_ones_own_is_taken_from_the_environment(variable, certi
     with Server(lambda body: "yes", tls) as server:
         env = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": KEY, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", code]
-        run = lambda env: subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=60, check=False
-        )
+        given = {"capture_output": True, "text": True, "timeout": 60}
+        run = lambda env: subprocess.run(command, env=env, check=False, **given)
         trusted, unknown = run(env | {variable: file}), run(env)
     assert trusted.stdout == "yes\n", trusted.stderr
     assert "certificate verify failed" in unknown.stderr
@@ -164,9 +135,7 @@ def test_a_certificate_of_ones_own_is_taken_from_the_environment(variable, certi
     assert len(server.requests) == 1
 
 
-# What comes back: `responses.json` holds bodies as servers send them
-
-
+# ---- What comes back: `responses.json` holds bodies as servers send them
 @pytest.mark.parametrize("entry", responses("answers"), ids=range(13))
 def test_what_real_servers_send(entry):
     done, _ = ask(entry["body"])
@@ -174,20 +143,9 @@ def test_what_real_servers_send(entry):
     assert done.usage.calls == 1
 
 
-PLAIN = json.dumps(says({"content": "yes"})).encode()
-CHUNKS = b"".join(b"1\r\n%c\r\n" % byte for byte in PLAIN) + b"0\r\n\r\n"
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-ENCODED = {
-    "gzip": Fault(200, gzip.compress(PLAIN), {"Content-Encoding": "gzip"}),
-    "in chunks": Fault(then="raw", body=HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS),
-    "up to the end of the connection": Fault(then="raw", body=HEAD + b"\r\n" + PLAIN),
-    "after spaces that keep it alive": Fault(200, b"\n \n " + PLAIN),
-}
-
-
-@pytest.mark.parametrize("encoding", ENCODED)
-def test_a_response_arrives_however_it_is_sent(encoding):
-    done, server = ask(ENCODED[encoding])
+@cases
+def test_a_response_arrives_however_it_is_sent(encoding, response):
+    done, server = ask(response)
     assert (done.answer, len(server.requests)) == ("yes", 1)
 
 
@@ -200,13 +158,9 @@ def test_an_empty_reply_gets_a_reminder(entry):
     assert "```repl" in server.requests[1]["messages"][-1]["content"]
 
 
-# Usage, costs, and limits of them
-
-
+# ---- Usage, costs, and limits of them
 def tokens(prompt, completion=0, **more) -> dict:
-    """A usage: tokens(1000, 200, cached=600, cost=0.5)."""
-    if "cached" in more:
-        more["prompt_tokens_details"] = {"cached_tokens": more.pop("cached")}
+    """A usage: tokens(1000, 200, cost=0.5)."""
     return {"prompt_tokens": prompt, "completion_tokens": completion, **more}
 
 
@@ -255,8 +209,7 @@ def test_a_limit_that_cannot_be_counted_stops_at_the_first_reply(limit, words, p
 
 
 def test_a_model_that_is_a_function_needs_no_usage_for_a_limit():
-    script = Script(repl("FINAL(1)"))
-    assert RLM(model=script, max_cost=1, max_tokens=9).completion("Q", "c").answer == 1
+    assert follow(repl("FINAL(1)"), max_cost=1, max_tokens=9)[0].answer == 1
 
 
 def test_a_server_that_cuts_silently_is_told_of_once(capsys):
@@ -277,26 +230,8 @@ def test_a_server_that_cuts_silently_is_told_of_once(capsys):
     assert not capsys.readouterr().err
 
 
-# What is tried again
-
-ONCE = [
-    Fault(408),
-    Fault(429, {"error": {"message": "slow down"}}),
-    Fault(429, headers={"Retry-After": "0"}),
-    Fault(500, b"oops"),
-    Fault(502, b"<html>bad gateway</html>"),
-    Fault(503, {"error": {"message": "Loading model", "code": 503}}),
-    Fault(504),
-    Fault(200, {"error": {"message": "the provider is down", "code": 502}}),  # from a gateway
-    Fault(200, {"error": {"message": "slow down", "code": "429"}}),
-    Fault(200, b'{"choices": [{"mess', then="reset"),
-    Fault(200, b'{"choices": [{"mess', then="close"),
-    Fault(then="reset"),
-    Fault(then="hang"),
-]
-
-
-@pytest.mark.parametrize("fault", ONCE, ids=str)
+# ---- What is tried again
+@cases
 def test_a_passing_failure_is_tried_again(fault):
     replies = [fault, "yes"]
     events = []
@@ -361,19 +296,10 @@ def test_a_server_that_is_not_there_is_given_up_sooner():
     assert re.search(r"not known|resolution|resolve", unknown)
 
 
-# What fails
-
-
-def error(status: int, message: str, **headers: str) -> Fault:
-    """A refusal in OpenAI's form."""
-    return Fault(status, {"error": {"message": message}}, headers)
-
-
+# ---- What fails
 @pytest.mark.parametrize("entry", responses("failures"), ids=range(30))
 def test_a_failure_for_good_says_what_it_was(entry):
     fault = Fault(**json.loads(json.dumps(entry["fault"]).replace("$KEY", KEY)))
-    if isinstance(fault.body, str):
-        fault = replace(fault, body=fault.body.encode("latin-1"))
     message, server = fails(fault, timeout=0.2)
     assert len(server.requests) in entry["asked"]
     assert all(word in message for word in entry["words"]), message
@@ -383,9 +309,8 @@ def test_a_failure_for_good_says_what_it_was(entry):
 
 @pytest.mark.parametrize("status", [400, 401, 404])
 def test_the_advice_for_a_person_is_not_for_the_model(status):
-    script = Script(
-        repl("llm_query('q')"), repl("FINAL(1)"), leaf=lambda _: error(status, "no way")
-    )
+    refused = Fault(status, "no way")
+    script = Script(repl("llm_query('q')"), repl("FINAL(1)"), leaf=lambda text: refused)
     ask(script, max_depth=1)
     told = outputs(script)[0]
     assert f"llm_query failed: {status}" in told
@@ -419,9 +344,7 @@ def test_a_server_that_cannot_be_reached_is_named(url):
     assert len(message) < 1_000
 
 
-# The key, the headers and the query
-
-
+# ---- The key, the headers and the query
 @pytest.mark.parametrize("secret", ["sk-line\nbreak", "sk-ünicode", " sk-spaces "])
 @pytest.mark.parametrize("place", ["key", "header"])
 def test_an_odd_secret_is_an_error_that_does_not_show_it(secret, place):
@@ -442,15 +365,12 @@ def test_secrets_show_nowhere(tmp_path):
     """Not in events, messages, the trace, the repr or an error; the worker does not have them."""
     secrets = [KEY, "header-secret-1", "query-secret-2", "password-3"]
     quoted = " ".join(secrets[:3])
-    replies = [
-        Fault(500, f"you sent {quoted}".encode()),
-        repl("print(SHOW_VARS(), dir())"),
-        repl("FINAL(llm_query('a'))"),
-    ]
+    replies = [Fault(500, f"you sent {quoted}"), repl("print(SHOW_VARS(), dir())")]
+    replies.append(repl("FINAL(llm_query('a'))"))
     events, trace = [], tmp_path / "trace.json"
 
     def reply(body):
-        return replies.pop(0) if replies else error(401, f"bad: {quoted}")
+        return replies.pop(0) if replies else Fault(401, f"bad: {quoted}")
 
     options = {"on_event": events.append, "trace": trace, "headers": {"X-Key": secrets[1]}}
     with Server(reply) as server:

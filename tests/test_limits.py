@@ -19,10 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import (
+    CASES,
     ROOT,
     Script,
+    cases,
     command,
     descendants,
+    follow,
     is_rlm,
     linux_only,
     over_http,
@@ -40,9 +43,7 @@ LOOP = repl("while True:\n    pass")
 TREE = repl("FINAL(llm_query_batched([f'q{i}' for i in range(20)]))")
 
 
-# Limits
-
-
+# ---- Limits
 @pytest.mark.parametrize("concurrency", [1, 4, 32])
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 8])
 def test_max_calls_is_never_exceeded(limit, concurrency):
@@ -61,8 +62,7 @@ def test_max_calls_is_never_exceeded(limit, concurrency):
 def test_calls_that_fail_are_calls_too():
     """Else a loop that tries for ever would never reach the limit."""
     code = "for i in range(100):\n    try:\n        llm_query('q')\n    except RuntimeError:\n        pass"
-    script = Script(repl(code), "the best", leaf=lambda text: 1 / 0)
-    RLM(model=script, max_calls=10, max_turns=1).completion("Q", "c")
+    _, script = follow(repl(code), "the best", leaf=lambda text: 1 / 0, max_calls=10, max_turns=1)
     assert len(script.requests) == 11
 
 
@@ -120,8 +120,8 @@ def test_code_that_asks_for_more_is_told_which_limit(limit, call):
 
 
 def test_what_was_paid_for_in_a_batch_that_ends_at_a_limit_is_shown():
-    script = Script(repl("llm_query_batched(['q'] * 9)"), "best", leaf=lambda text: "PAID FOR")
-    done = RLM(model=script, max_calls=4, concurrency=1).completion("Q", "c")
+    batch = repl("llm_query_batched(['q'] * 9)")
+    done, _ = follow(batch, "best", leaf=lambda text: "PAID FOR", max_calls=4, concurrency=1)
     assert done.messages[3]["content"].count("PAID FOR") == 3
 
 
@@ -143,39 +143,17 @@ def test_max_cost_counts_by_the_prices():
 def test_children_end_with_the_limit_and_the_root_is_asked_once():
     """A child is not asked for an answer of its own: the last question is for the root."""
     down = "r = llm_query('LEVEL{}', '-', recurse=True)\nFINAL(r)"
-    script = Script(
-        repl(down.format(1)),
-        "the best",
-        LEVEL1=[repl(down.format(2))],
-        LEVEL2=[repl(down.format(3))],
-        LEVEL3=[repl("r = llm_query('q')")],
-    )
-    done = RLM(model=script, max_calls=7, max_depth=4).completion("Q", "c")
+    below = {"LEVEL1": [repl(down.format(2))], "LEVEL2": [repl(down.format(3))]}
+    below["LEVEL3"] = [repl("r = llm_query('q')")]
+    done, script = follow(repl(down.format(1)), "the best", **below, max_calls=7, max_depth=4)
     assert (done.answer, done.finish_reason, done.depth) == ("the best", "limit", 4)
     levels = [re.search(r"LEVEL\d|$", m[1]["content"])[0] for m in script.requests if is_rlm(m)]
     assert levels == ["", "LEVEL1", "LEVEL2", "LEVEL3", "LEVEL3", ""]
     assert "max_calls" in done.messages[3]["content"]
 
 
-SLOW = {  # what waits, as the replies of the root and of plain calls
-    "a cell": (LOOP, "leaf"),
-    "a cell deaf to signals": (repl("sum(range(10**12))\nlist(map(abs, range(10**9)))"), "leaf"),
-    "a plain call": (repl("llm_query('q')"), Fault(then="hang")),
-    "a dripping call": (repl("llm_query('q')"), Fault(200, b"{", then="drip")),
-    "a batch": (repl("llm_query_batched(['q'] * 40)"), Fault(then="hang")),
-    "a backoff": (repl("llm_query('q')"), Fault(429, headers={"Retry-After": "1"})),
-    "a cell in a child": (repl("llm_query('LOOP', '-', recurse=True)"), "leaf"),
-    "cells in a batch": (repl("llm_query_batched(['LOOP'] * 3, ['-'] * 3, recurse=True)"), "leaf"),
-    "code that catches": (
-        repl("while True:\n    try:\n        llm_query('q')\n    except Exception:\n        pass"),
-        "leaf",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", SLOW)
-def test_max_seconds_bounds_everything_that_waits(what):
-    code, leaf = SLOW[what]
+@cases
+def test_max_seconds_bounds_everything_that_waits(what, code, leaf):
     script = Script(code, "the best", leaf=lambda text: leaf, LOOP=[LOOP])
     done, _ = over_http(script, max_seconds=1.1, concurrency=4, tries=10)
     assert (done.answer, done.finish_reason) == ("the best", "limit")
@@ -192,8 +170,7 @@ def test_a_server_that_never_answers_is_left_soon(fault, max_depth):
     assert time.monotonic() - begin < 5
 
 
-# Failures
-
+# ---- Failures
 PLACES = ["root", "deep", "batch"]
 
 
@@ -233,35 +210,20 @@ def one_by_one(*replies) -> Callable:
 
 
 FINE = repl("FINAL('fine')")
-PASSING = [  # of each kind one; all of them are in test_client.py
-    Fault(429, headers={"Retry-After": "0"}),
-    Fault(502, b"<html>"),
-    Fault(200, b'{"choices": [{"mess', then="close"),
-    Fault(then="hang"),
-]
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_passing_failures_change_nothing(place):
-    done, script = play(place, one_by_one(*PASSING, FINE), tries=5)
+    passing = CASES["test_passing_failures_change_nothing"]
+    done, script = play(place, one_by_one(*passing, FINE), tries=5)
     assert went_well(place, done)
     usage = {name: getattr(done.usage, name) for name in script.server.usage}
     assert usage == dict(script.server.usage)
 
 
-LASTING = {  # fault: (the response, what the message says, how often it may be asked)
-    "503": (Fault(503), "503", {2}),
-    "no answer": (Fault(then="hang"), "", {2}),
-    "not JSON": (Fault(200, b"<html>captive"), "captive", {1, 2}),
-    "too long": (Fault(400, {"error": {"message": "8192 tokens"}}), "8192 tokens", {1}),
-    "wrong key": (Fault(401, {"error": {"message": "bad key"}}), "401", {1}),
-}
-
-
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("fault", LASTING)
-def test_a_lasting_failure_is_an_exception_where_it_was_asked_for(fault, place):
-    reply, why, often = LASTING[fault]
+@cases
+def test_a_lasting_failure_is_an_exception_where_it_was_asked_for(reply, why, often, place):
     asked = []
     trouble = lambda messages: asked.append(1) or reply
     if place == "root":
@@ -291,20 +253,11 @@ def test_a_server_that_goes_for_good(place):
     assert caught.value.usage.calls == server.usage["calls"] >= 1
 
 
-STUBBORN = {
-    "broken code": repl("x = = 1"),
-    "code that fails": repl("{}['gone']"),
-    "the same again": repl("print(len(context))"),
-    "10 MB at the last level": repl("llm_query('x' * 10_000_000)"),
-    "prints without end": repl("for i in range(20_000):\n    print('all work and no play')"),
-}
-
-
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("habit", STUBBORN)
-def test_a_stubborn_model_runs_out_of_turns(habit, place):
+@cases
+def test_a_stubborn_model_runs_out_of_turns(habit, code, place):
     """And is then asked for its best answer, whose text is the answer."""
-    turns = [STUBBORN[habit]] * (3 if place == "root" else 4)
+    turns = [code] * (3 if place == "root" else 4)
     done, _ = play(place, *turns, "fine", max_depth={"root": 1, "deep": 4, "batch": 2}[place])
     assert went_well(place, done)
     assert done.finish_reason == ("max_turns" if place == "root" else "final")
@@ -329,23 +282,15 @@ def talk_nonsense() -> None:
     os.close(pidfd)
 
 
-BREAK = {  # what happens to the worker while its cell calls a tool
-    "killed": lambda: os.kill(newest_worker(), signal.SIGKILL),
-    "never answers": lambda: os.kill(newest_worker(), signal.SIGSTOP),
-}
-
-
 @linux_only
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("what", BREAK)
-def test_a_worker_that_breaks_is_replaced(what, place):
+@pytest.mark.parametrize("sent", ["SIGKILL", "SIGSTOP"])  # it is gone, or never answers
+def test_a_worker_that_breaks_is_replaced(sent, place):
     """And the model is told that its variables are gone."""
     code = repl("v = 1\nbreak_it()\nFINAL('believed')")
-    told = lambda m: repl(
-        "FINAL('fine' if context else 0)" if "gone" in m[-1]["content"] else "FINAL(1)"
-    )
-    options = {"concurrency": 1, "cell_seconds": 0.3, "tools": {"break_it": BREAK[what]}}
-    done, _ = play(place, code, told, **options)
+    told = lambda m: repl("FINAL('fine' if context else 0)") if "gone" in m[-1]["content"] else code
+    tools = {"break_it": lambda: os.kill(newest_worker(), getattr(signal, sent))}
+    done, _ = play(place, code, told, concurrency=1, cell_seconds=0.3, tools=tools)
     assert went_well(place, done)
 
 
@@ -386,9 +331,7 @@ def test_a_fork_server_that_breaks_is_replaced(place):
 @pytest.mark.parametrize("place", PLACES)
 def test_out_of_memory_is_an_error_in_the_cell(place):
     code = repl("kept = 'fine'\nblocks = []\nwhile True:\n    blocks.append(bytes(10**7))")
-    last = lambda m: repl(
-        "FINAL(kept)" if "MemoryError" in m[-1]["content"] else "FINAL('not told')"
-    )
+    last = lambda m: repl(f"FINAL(kept if {'MemoryError' in m[-1]['content']} else 'not told')")
     done, _ = play(place, code, last, memory_mb=100)
     assert went_well(place, done)
 
@@ -424,37 +367,21 @@ def test_no_worker_survives_a_host_that_was_killed():
     assert until(lambda: not below & set(table())), [command(pid) for pid in below & set(table())]
 
 
-# Ctrl-C and SIGTERM, on the command line
-
-MOMENTS = {  # when: (reply of the root, reply of a plain call)
-    "the first call": (Fault(then="hang"), "leaf"),
-    "a cell": (LOOP, "leaf"),
-    "a sub-call": (repl("llm_query('q')"), Fault(then="hang")),
-    "a batch": (repl("llm_query_batched(['q'] * 40)"), Fault(then="hang")),
-    "a backoff": (repl("llm_query('q')"), Fault(503, headers={"Retry-After": "200"})),
-    "cells in a batch": (repl("llm_query_batched(['LOOP'] * 3, ['-'] * 3, recurse=True)"), "leaf"),
-}
-
-
+# ---- Ctrl-C and SIGTERM, on the command line
 @linux_only
-@pytest.mark.parametrize(
-    ("moment", "sent"),
-    [*((moment, signal.SIGINT) for moment in MOMENTS), ("a batch", signal.SIGTERM)],
-)
-def test_a_signal_ends_it_cleanly(moment, sent, tmp_path):
-    code, leaf = MOMENTS[moment]
+@cases
+def test_a_signal_ends_it_cleanly(moment, sent, code, leaf, expected, tmp_path):
     script = Script(code, leaf=lambda text: leaf, LOOP=[LOOP])
-    expected = {"the first call": 1, "a cell": 1, "a batch": 17, "cells in a batch": 4}
     trace = tmp_path / "trace.json"
     with Server(script.reply) as server:
         run = start(server, "Q", "--trace", trace, start_new_session=True)
-        assert until(lambda: len(server.requests) >= expected.get(moment, 2))
+        assert until(lambda: len(server.requests) >= expected)
         if "cell" in moment:  # a child that computes has used some time on a processor
             assert until(lambda: any(busy(pid) for pid in workers(run.pid)))
         below = descendants(run.pid)
         assert below
         begin = time.monotonic()
-        os.killpg(run.pid, sent) if sent == signal.SIGINT else run.send_signal(sent)
+        (os.killpg if sent == "SIGINT" else os.kill)(run.pid, getattr(signal, sent))
         out, err = run.communicate(timeout=20)
         assert time.monotonic() - begin < 5
     assert (run.returncode, out) == (130, b"")
@@ -474,9 +401,7 @@ def busy(pid: int) -> bool:
     return int(fields[11]) + int(fields[12]) >= os.sysconf("SC_CLK_TCK") / 20
 
 
-# Concurrency
-
-
+# ---- Concurrency
 class Gauge:
     """A model that counts calls in flight, threads and workers: the most there were of each."""
 
@@ -539,8 +464,8 @@ def test_batches_in_a_batch_use_all_the_slots():
     barrier = threading.Barrier(16)
     code = "FINAL(llm_query_batched(['CHILD'] * 2, ['-'] * 2, recurse=True))"
     child = [repl("FINAL(''.join(llm_query_batched(['q'] * 8)))")]
-    script = Script(repl(code), leaf=lambda text: str(barrier.wait(3) * 0), CHILD=child)
-    assert RLM(model=script, max_turns=1).completion("Q", "c").answer == ["0" * 8] * 2
+    leaf = lambda text: str(barrier.wait(3) * 0)
+    assert follow(repl(code), leaf=leaf, CHILD=child, max_turns=1)[0].answer == ["0" * 8] * 2
 
 
 def test_a_batch_that_fails_a_thousand_times_does_not_flood_the_window():
@@ -551,31 +476,18 @@ def test_a_batch_that_fails_a_thousand_times_does_not_flood_the_window():
     assert len(done.messages[3]["content"]) < 8_000
 
 
-# Nothing is lost, nothing is left
-
-
+# ---- Nothing is lost, nothing is left
 def test_usage_is_what_the_server_counted():
     """A run with retries, failures, children, a batch in a batch, and a limit that ends it."""
-    lock, count = threading.Lock(), [0]
+    run, lock, count = CASES["a run with everything"], threading.Lock(), [0]
 
     def leaf(text):
         with lock:
             count[0] += 1
-        faults = {
-            3: Fault(503),
-            5: Fault(429, headers={"Retry-After": "0"}),
-            8: Fault(then="reset"),
-        }
-        return Fault(400, {"error": "no"}) if "bad" in text else faults.get(count[0], "leaf")
+        fault = run["faults"].get(str(count[0]), "leaf")
+        return Fault(400, {"error": "no"}) if "bad" in text else fault
 
-    script = Script(
-        repl("kept = 1"),
-        repl("r = llm_query_batched(['CHILD'] * 4, ['-'] * 4, recurse=True)"),
-        repl("while True:\n    llm_query('more')"),
-        "the best",
-        leaf=leaf,
-        CHILD=[repl("r = llm_query_batched(['q', 'bad', 'q'])"), repl("FINAL('done')")],
-    )
+    script = Script(*run["replies"], leaf=leaf, CHILD=run["CHILD"])
     done, server = over_http(script, max_calls=40, tries=3)
     assert (done.answer, done.finish_reason) == ("the best", "limit")
     usage = {name: getattr(done.usage, name) for name in server.usage}
