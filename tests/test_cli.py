@@ -11,7 +11,6 @@ import os
 import re
 import select
 import shlex
-import signal
 import subprocess
 import sys
 import threading
@@ -20,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, SECRET, Script, cli, linux_only, repl, start, until
+from conftest import CASES, ROOT, SECRET, Script, cases, cli, linux_only, repl, start
 from server import Fault, Server
 
 import rlm
 from rlm import RLM
 
-# Question, context, answer
 
-
+# ---- Question, context, answer
 def test_the_answer_and_nothing_else_goes_to_stdout(tmp_path):
     (tmp_path / "data.txt").write_text("some data")
     script = Script(repl("print('noise')\ncontext"), repl("FINAL(context.upper())"))
@@ -37,47 +35,27 @@ def test_the_answer_and_nothing_else_goes_to_stdout(tmp_path):
     assert "Shout" in run.requests[0]["messages"][1]["content"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "stdin", "context"),
-    [
-        (["a.txt"], None, "first\n"),
-        (["a.txt", "d/a.txt"], None, {"a.txt": "first\n", "d/a.txt": "zwei ä"}),
-        (["-"], "piped ☃".encode(), "piped ☃"),
-        (["-", "a.txt"], b"piped", {"-": "piped", "a.txt": "first\n"}),
-        ([], b"piped", "piped"),
-        ([], None, "The question"),
-        (["a.txt"], b"not read", "first\n"),
-    ],
-)
+@cases
 def test_files_and_pipes_become_the_context(arguments, stdin, context, tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "a.txt").write_text("first\n")
     (tmp_path / "d/a.txt").write_bytes("zwei ä".encode())
     show = Script(repl("FINAL([type(context).__name__, context])"))
-    run = cli(show, "The question", *arguments, stdin=stdin, cwd=tmp_path)
+    run = cli(show, "The question", *arguments, stdin=stdin and stdin.encode(), cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == [type(context).__name__, context]
 
 
-@pytest.mark.parametrize(
-    ("code", "out"),
-    [
-        ("FINAL('Zürich ☃')", "Zürich ☃\n"),
-        ("FINAL('two\\nlines')", "two\nlines\n"),
-        ("FINAL('')", "\n"),
-        ("FINAL({'ä': [1, None, True]})", '{"ä": [1, null, true]}\n'),
-        ("FINAL('x' * 3_000_000)", "x" * 3_000_000 + "\n"),
-        ("FINAL('a\\ud83d b')", "a? b\n"),  # cannot be encoded
-    ],
-    ids=["text", "lines", "nothing", "structure", "long", "surrogate"],
-)
+@cases
 def test_the_answer_as_it_is_printed(code, out):
     run = cli(Script(repl(code)), "Q")
     assert (run.returncode, run.stdout) == (0, out)
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback():
-    with Server(Script(repl("FINAL('x' * 3_000_000)")).reply) as server:
+    script = Script(repl("FINAL('x' * 3_000_000)"))
+    assert cli(script, "Q").stdout == "x" * 3_000_000 + "\n"
+    with Server(script.reply) as server:
         process = start(server, "Q")
         process.stdout.read(10)
         process.stdout.close()
@@ -87,14 +65,8 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
     assert not re.search("Traceback|Exception ignored", err)
 
 
-# Flags and statuses
-
-GIVEN = """--model other --sub-model small --option temperature=0.5 --header X-Team=blue --tries 2
---max-depth 2 --max-turns 5 --leaf-chars 5000 --max-calls 5 --max-tokens 50000 --max-cost 0.5
---max-seconds 50 --concurrency 2 --output-chars 500 --cell-seconds 5 --memory-mb 500 --timeout 50
---price small=1,0.1,10 --api-key k --base-url MADE-BY-THE-TEST --trace MADE-BY-THE-TEST"""
-FLAGS = dict(zip(GIVEN.split()[::2], GIVEN.split()[1::2], strict=True))
-FLAGS["--prompts"] = str(ROOT / "prompts")
+# ---- Flags and statuses
+FLAGS = CASES["flags"] | {"--prompts": str(ROOT / "prompts")}
 
 
 def test_every_flag_at_once(tmp_path):
@@ -135,15 +107,7 @@ def test_options_are_json_where_they_can_be_and_headers_are_text(monkeypatch):
     assert (server.headers[0]["X-Number"], server.headers[0]["X-Text"]) == ("7", "a=b")
 
 
-@pytest.mark.parametrize(
-    ("replies", "flags", "reason"),
-    [
-        ([repl("FINAL({'n': 3})")], [], "final"),
-        (["It is 3."], [], "text"),
-        ([repl("1"), "It is 3."], ["--max-turns", "1"], "max_turns"),
-        ([repl("llm_query('q')"), "It is 3."], ["--max-calls", "1"], "limit"),
-    ],
-)
+@cases
 def test_how_it_ended_is_told(replies, flags, reason):
     """An answer that was asked for outright is an answer; the last line says how it came about."""
     run = cli(Script(*replies), "Q", *flags, "--json")
@@ -155,30 +119,14 @@ def test_how_it_ended_is_told(replies, flags, reason):
     assert run.stderr.splitlines()[-1].endswith(f"ended by {reason}") == (reason != "final")
 
 
-ERRORS = {  # what is wrong: (arguments, reply of the model, status, what the line says)
-    "missing file": (["no-such-file"], "", 1, "no-such-file"),
-    "wrong key": ([], Fault(401, {"error": {"message": "bad key"}}), 1, "401"),
-    "no such model": ([], Fault(404, {"error": {"message": "no model"}}), 1, "no model"),
-    "server down": (["--tries", "1"], Fault(503), 1, "503"),
-    "nobody": (["--base-url", "http://127.0.0.1:1/v1", "--tries", "1"], "", 1, "127.0.0.1"),
-    "trace": (["--trace", "no/such/folder/t.json"], "", 1, "no/such/folder/t.json"),
-    "prompts": (["--prompts", "no/such/folder"], "", 1, "no/such/folder"),
-    "unknown flag": (["--nonsense"], "", 2, "--nonsense"),
-    "not a number": (["--max-depth", "many"], "", 2, "--max-depth"),
-    "a bad option": (["--option", "nonsense"], "", 2, "--option"),
-    "a bad header": (["--header", "nonsense"], "", 2, "--header"),
-    "a bad price": (["--price", "m=1"], "", 2, "--price"),
-}
-
-
-@pytest.mark.parametrize("what", ERRORS)
-def test_an_error_is_one_clear_line(what, tmp_path):
-    arguments, reply, status, words = ERRORS[what]
+@cases
+def test_an_error_is_one_clear_line(what, arguments, reply, status, words, tmp_path):
     run = cli(lambda body: reply, "Q", *arguments, cwd=tmp_path)
     assert (run.returncode, run.stdout) == (status, "")
     assert "Traceback" not in run.stderr
     assert words in run.stderr
     assert len(run.stderr.strip().splitlines()[-1]) < 500
+    assert "--quiet" not in arguments or len(run.stderr.splitlines()) == 1
 
 
 def test_main_returns_the_status_and_takes_flags_anywhere(capsys, monkeypatch, tmp_path):
@@ -209,21 +157,13 @@ def test_no_resource_is_left_open_at_exit():
     assert (process.returncode, process.stdout, process.stderr) == (0, b"leaf\n", b"")
 
 
-# The live view
-
-
+# ---- The live view
 def shown_run() -> Script:
     """Output, an error, a batch of children, each of which loses an item, and a plain call."""
     refused = Fault(400, {"error": {"message": "refused by the script"}})
-    code = "r = llm_query_batched(['CHILD'] * 3, ['-'] * 3, recurse=True)\nprint(r)\nlast = 'line'"
-    return Script(
-        repl("look = context[:4]\nprint('first output')\nprint('second output')"),
-        repl("{}['missing']"),
-        repl(code),
-        repl("FINAL(llm_query('q'))"),
-        CHILD=[repl("p = llm_query_batched(['good', 'bad'])"), repl("FINAL(p[0])")],
-        leaf=lambda text: refused if "bad" in text else "leaf",
-    )
+    run = CASES["a run to look at"]
+    leaf = lambda text: refused if "bad" in text else "leaf"
+    return Script(*run["replies"], leaf=leaf, CHILD=run["CHILD"])
 
 
 def test_not_a_terminal_is_plain_lines():
@@ -232,17 +172,7 @@ def test_not_a_terminal_is_plain_lines():
     assert run.stdout == "leaf\n"
     assert not re.search(r"\x1b|\r", run.stderr)
     *lines, last = run.stderr.splitlines()
-    texts = [
-        "mock-model",
-        "tiny-model",
-        "2,500",
-        "look = context[:4]",
-        "first output",
-        "2/2",
-        "3/3",
-    ]
-    texts += ["KeyError: 'missing'", "r = llm_query_batched(", "refused by the script"]
-    assert not [text for text in texts if text not in run.stderr]
+    assert not [text for text in CASES["shown"] if text not in run.stderr]
     assert not re.search("second output|last = 'line'", run.stderr)  # the first line of each
     assert re.search(r"\b4 turns\b.*\b14 calls\b.*tokens.*\bs\b.*deepest level 2$", last)
     assert "$" not in last  # not known, not shown
@@ -251,18 +181,14 @@ def test_not_a_terminal_is_plain_lines():
 
 @pytest.mark.parametrize(("price", "cost"), [("1000", r"\d+\.\d\d"), ("0.001", r"0\.0{4,}[1-9]\d")])
 def test_cost_is_shown_where_it_is_known(price, cost):
-    run = cli(
-        Script(repl("FINAL(1)")), "Q", "--model", "m", "--price", f"m={price},{price},{price}"
-    )
+    flags = ["--model", "m", "--price", f"m={price},{price},{price}"]
+    run = cli(Script(repl("FINAL(1)")), "Q", *flags)
     assert re.search(rf" \${cost} ", run.stderr.splitlines()[-1])
 
 
-def test_quiet_shows_nothing_but_an_error():
+def test_quiet_shows_nothing():
     run = cli(shown_run(), "Q", "--quiet")
     assert (run.stdout, run.stderr) == ("leaf\n", "")
-    run = cli(lambda body: Fault(404, {"error": {"message": "no model"}}), "Q", "--quiet")
-    assert (run.returncode, run.stdout, len(run.stderr.splitlines())) == (1, "", 1)
-    assert "no model" in run.stderr
 
 
 def test_verbose_shows_code_and_output_in_full_and_failed_calls():
@@ -344,15 +270,8 @@ def test_a_terminal_is_safe_from_what_a_model_prints():
     assert "\x1b" not in cli(Script(repl(evil), repl("FINAL(1)")), "Q").stderr
 
 
-# Events
-
-KINDS = {  # kind: (fields of begin, fields of end)
-    "completion": ("model prompt context", "answer finish_reason usage messages turns"),
-    "turn": ("turn", ""),
-    "cell": ("code", "output"),
-    "call": ("model messages", "reply usage"),
-    "batch": ("total", "failed"),
-}
+# ---- Events
+KINDS = CASES["events"]  # kind: fields of begin, fields of end
 COMMON = {"event", "kind", "id", "parent", "depth", "lane", "time"}
 
 
@@ -367,20 +286,9 @@ def parallel_run(**options: Any) -> tuple[Any, list[dict[str, Any]], Script]:
             count[0] += 1
             return Fault(503) if count[0] == 4 else "leaf"
 
-    child = [
-        "no code",
-        repl("p = llm_query_batched(['q', 'bad', 'q', 'q'])") + repl("llm_query('q')"),
-        repl("FINAL(llm_query('GRANDCHILD', '-', recurse=True))"),
-    ]
-    script = Script(
-        repl("x = 1\nx"),
-        repl("r = llm_query_batched(['CHILD'] * 5, ['-'] * 5, recurse=True)\nr"),
-        repl("1 / 0"),
-        repl("FINAL(llm_query('q'))"),
-        leaf=leaf,
-        GRANDCHILD=[repl("FINAL(llm_query('q'))")],
-        CHILD=child,
-    )
+    run = CASES["a run side by side"]
+    tasks = {name: run[name] for name in ("GRANDCHILD", "CHILD")}  # one is in the other
+    script = Script(*run["replies"], leaf=leaf, **tasks)
     events: list[dict[str, Any]] = []
     options |= {"on_event": events.append, "tries": 3, "api_key": SECRET}
     with Server(script.reply) as server:
@@ -398,7 +306,7 @@ def test_events_tell_the_whole_run():
         match event["event"]:
             case "begin":
                 assert number not in opened
-                assert set(KINDS[kind][0].split()) <= set(event), event
+                assert set(KINDS[kind][0]) <= set(event), event
                 parent = event["parent"]
                 assert parent in opened if opened else parent is None
                 assert parent not in closed
@@ -406,7 +314,7 @@ def test_events_tell_the_whole_run():
                 opened[number] = event
             case "end":
                 assert lanes[event["lane"]].pop() == number  # begin and end nest, on each lane
-                assert event["error"] or set(KINDS[kind][1].split()) <= set(event), event
+                assert event["error"] or set(KINDS[kind][1]) <= set(event), event
                 assert event["seconds"] >= 0
                 same = ("kind", "parent", "depth", "lane")
                 assert [event[k] for k in same] == [opened[number][k] for k in same]
@@ -441,9 +349,7 @@ def test_events_tell_the_whole_run():
         assert re.search(rf"\b{name}\b", text)
 
 
-# The trace
-
-
+# ---- The trace
 def slices(path: Path) -> list[dict[str, Any]]:
     """The ends of the slices of a trace, each with its begin."""
     found, stacks = [], defaultdict(list)
@@ -490,7 +396,9 @@ def test_the_trace_is_whole_at_every_moment_and_each_time(tmp_path):
     sizes = []
 
     def look(text):
-        sizes.append(len(json.loads(path.read_text())))
+        events = json.loads(path.read_text())
+        assert any(event["ph"] == "B" for event in events)
+        sizes.append(len(events))
         return "leaf"
 
     code = repl("r = llm_query_batched(['CHILD'] * 6, ['-'] * 6, recurse=True)")
@@ -504,26 +412,7 @@ def test_the_trace_is_whole_at_every_moment_and_each_time(tmp_path):
     assert len(json.loads(path.read_text())) > max(sizes) > 0
 
 
-@linux_only
-@pytest.mark.parametrize("moment", [1, 5, 12])
-def test_a_run_killed_in_the_middle_leaves_a_trace_that_loads(moment, tmp_path):
-    path = tmp_path / "trace.json"
-    script = Script(
-        repl("r = llm_query_batched(['CHILD'] * 50, ['-'] * 50, recurse=True)"),
-        CHILD=[repl("print('x' * 5_000)\nr = llm_query('q')\nFINAL(r)")],
-    )
-    with Server(script.reply) as server:
-        null = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = start(server, "Q", "--trace", path, **null)
-        assert until(lambda: len(server.requests) >= moment)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert any(event["ph"] == "B" for event in json.loads(path.read_text()))
-
-
-# The demo and the README
-
-
+# ---- The demo and the README
 def test_the_demo_prints_the_winner(clean_env):
     winners = set()
     for seed in "12":
@@ -538,24 +427,17 @@ def test_the_demo_prints_the_winner(clean_env):
 def test_the_readme_mentions_everything():
     readme = (ROOT / "README.md").read_text()
     begin = readme[: len(readme) // 3]
-    commands = ["pip install -r requirements.txt", "python tests/demo.py"]
-    commands += ["pip install -r tests/requirements.txt", "pytest"]
-    assert not [text for text in commands if text not in begin]
+    assert not [text for text in CASES["readme"]["begin"] if text not in begin]
     for flag in FLAGS:
         name = flag.strip("-").replace("-", "_")
         assert name in readme or flag in readme, flag
-    texts = "OPENAI_API_KEY OPENAI_BASE_URL RLM_MODEL OpenAI OpenRouter Ollama vLLM LiteLLM RAG"
-    texts += " ViperGPT 2603.02615 Perfetto seccomp RestrictedPython llm_query llm_query_batched"
-    texts += " FINAL on_event macOS Windows --quiet --verbose SIMULATED"
-    assert not [text for text in texts.split() if text not in readme]
+    assert not [text for text in CASES["readme"]["anywhere"] if text not in readme]
     assert not re.search(r"/(root|work|tmp)/", readme)
 
 
 def test_the_commands_of_the_readme_have_flags_that_exist():
     helped = cli(Script(""), "--help").stdout
-    commands = re.findall(
-        r"^.*\bpython rlm\.py .*$", (ROOT / "README.md").read_text(), re.MULTILINE
-    )
+    commands = re.findall(r"(?m)^.*\bpython rlm\.py .*$", (ROOT / "README.md").read_text())
     assert commands
     for command in commands:
         for word in shlex.split(command.replace("`", ""), comments=True):

@@ -16,7 +16,7 @@ import sys
 import uuid
 
 import pytest
-from conftest import ROOT, Script, cell, cli, repl
+from conftest import CASES, ROOT, Script, cases, cell, cli, follow, repl
 
 from rlm import RLM, Reply, RLMError
 
@@ -28,59 +28,35 @@ def read(*arguments, **popen):
     return cli(SHOW, "--quiet", "The question", *arguments, **popen)
 
 
-# Encodings
-
-TEXT = "name,city\nMüller,Köln ☃\n"
-ENCODINGS = {  # name: (bytes, text)
-    "utf-8": (TEXT.encode(), TEXT),
-    "excel": (TEXT.encode("utf-8-sig"), TEXT),
-    "utf-16": (TEXT.encode("utf-16"), TEXT),
-    "big end": (b"\xfe\xff" + TEXT.encode("utf-16-be"), TEXT),
-    "crlf": (b"one\r\ntwo", "one\r\ntwo"),
-    "empty": (b"", ""),
-    "latin-1": ("Müller, café".encode("latin-1"), "M\ufffdller, caf\ufffd"),
-    "late NUL": (b"x" * 9_000 + b"\0", "x" * 9_000 + "\0"),
-}
-
-
+# ---- Encodings
 def test_files_and_pipes_in_their_encodings(tmp_path):
-    for name, (data, _) in ENCODINGS.items():
-        (tmp_path / name).write_bytes(data)
-    run = read(*ENCODINGS, cwd=tmp_path)
-    assert json.loads(run.stdout)[1] == {name: text for name, (_, text) in ENCODINGS.items()}
+    texts = {"late NUL": "x" * 9_000 + "\0"}  # else: name, bytes as Latin-1, text
+    (tmp_path / "late NUL").write_text(texts["late NUL"])
+    for name, data, text in CASES["test_files_and_pipes_in_their_encodings"]:
+        texts[name] = text
+        (tmp_path / name).write_bytes(data.encode("latin-1"))
+    run = read(*texts, cwd=tmp_path)
+    assert json.loads(run.stdout)[1] == texts
     (told,) = run.stderr.splitlines()  # of what is lost, with --quiet, too
     assert "latin-1 is not UTF-8" in told
     for name in ("utf-16", "latin-1"):
         run = read(stdin=(tmp_path / name).open())
-        assert json.loads(run.stdout) == ["str", ENCODINGS[name][1]]
+        assert json.loads(run.stdout) == ["str", texts[name]]
         assert ("standard input is not UTF-8" in run.stderr) == (name == "latin-1")
 
 
-BINARIES = {
-    "scan.pdf": b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n",
-    "letter.docx": b"PK\3\4 ...",
-    "log.gz": b"\x1f\x8b\x08",
-    "program": b"\x7fELF\0\0",
-    "utf16-without-a-mark.txt": TEXT.encode("utf-16-le"),
-}
-
-
-@pytest.mark.parametrize("name", BINARIES)
-def test_a_file_that_is_no_text_is_an_error_that_says_to_convert_it(name, tmp_path):
-    (tmp_path / name).write_bytes(BINARIES[name])
+@cases
+def test_a_file_that_is_no_text_is_an_error_that_says_to_convert_it(name, data, tmp_path):
+    (tmp_path / name).write_bytes(data.encode("latin-1"))
     run = read(tmp_path / name)
     assert (run.returncode, run.stdout, run.requests) == (1, "", [])
     assert name in run.stderr
     assert "convert" in run.stderr
 
 
-# Folders
-
-
+# ---- Folders
 def test_a_folder_is_the_text_files_below_it(tmp_path):
-    files = {"b.txt": "b", "a/z.md": "z", "a/b/c.txt": "", "a/ü.txt": "ü", ".hidden": "h"}
-    files |= {".git/config": "g", "a/.x/y.txt": "y"}
-    for name, text in files.items():
+    for name, text in CASES["a folder"].items():
         (tmp_path / "docs" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "docs" / name).write_text(text)
     (tmp_path / "docs/scan.pdf").write_bytes(b"%PDF-1.4")
@@ -110,9 +86,7 @@ def test_a_folder_without_text_is_an_error(data, tmp_path):
     assert str(tmp_path) in run.stderr.splitlines()[-1]
 
 
-# Standard input
-
-
+# ---- Standard input
 def test_standard_input_is_a_socket():
     """As from Node, ssh and inetd: /dev/stdin cannot be opened then."""
     ours, theirs = socket.socketpair()
@@ -127,9 +101,7 @@ def test_standard_input_is_closed():
     assert json.loads(run.stdout) == ["str", "The question"], run.stderr
 
 
-# Contexts
-
-
+# ---- Contexts
 @pytest.mark.parametrize(
     ("context", "words"),
     [
@@ -151,9 +123,7 @@ def test_a_context_that_is_no_json_is_named_with_the_way_out(context, words):
         assert word in str(caught.value)
 
 
-# Tools: what they are called, what they return, async ones
-
-
+# ---- Tools: what they are called, what they return, async ones
 @dataclasses.dataclass
 class Hit:
     title: str
@@ -189,9 +159,7 @@ def test_what_a_tool_returns(value, seen, kind):
         return value
 
     tool = later if kind == "async" else lambda: value
-    found = (
-        RLM(model=Script(repl("FINAL(tool())")), tools={"tool": tool}).completion("Q", "c").answer
-    )
+    found = follow(repl("FINAL(tool())"), tools={"tool": tool})[0].answer
     if isinstance(value, datetime.datetime):
         found = found.replace("T", " ")
     assert found == seen
@@ -228,8 +196,7 @@ def test_a_tool_that_fails_is_an_exception_in_the_cell(tool, error):
 @pytest.mark.parametrize("name", ["name", "self", "tool", "call", "value", "args", "kwargs", "x"])
 def test_a_tool_has_parameters_of_any_name(name):
     tools = {"tool": lambda **given: sorted(given.items())}
-    script = Script(repl(f"FINAL(tool({name}='v'))"))
-    assert RLM(model=script, tools=tools).completion("Q", "c").answer == [[name, "v"]]
+    assert follow(repl(f"FINAL(tool({name}='v'))"), tools=tools)[0].answer == [[name, "v"]]
 
 
 def lookup(name: str, limit: int = 3) -> list[str]:
@@ -272,9 +239,8 @@ def test_a_model_may_be_async_in_a_notebook_too():
     assert engine.completion("Q", "c").answer == ["leaf"] * 3
 
     async def notebook():
-        return engine.completion("Q", "c").answer, RLM(
-            model=nested, tools={"tool": fine}
-        ).completion("Q", "c").answer
+        other = RLM(model=nested, tools={"tool": fine})
+        return engine.completion("Q", "c").answer, other.completion("Q", "c").answer
 
     async def fine():
         return "from a tool"
@@ -282,8 +248,7 @@ def test_a_model_may_be_async_in_a_notebook_too():
     assert asyncio.run(notebook()) == (["leaf"] * 3, "from a tool")
 
 
-# Where the sandbox cannot start as usual
-
+# ---- Where the sandbox cannot start as usual
 ALONE = f"""
 import resource, sys, tempfile
 sys.path.insert(0, {str(ROOT)!r})

@@ -18,15 +18,14 @@ import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
-from conftest import ROOT, Script, cell, is_rlm, outputs, repl
+from conftest import CASES, ROOT, Script, cases, cell, follow, is_rlm, outputs, repl
 
 import rlm
 import sandbox
 from rlm import RLM, Completion, Reply, RLMError
 
-# The loop
 
-
+# ---- The loop
 def test_from_question_to_answer():
     script = Script(repl("n = len(context)\nn"), repl("FINAL(n * 2)"))
     done = RLM(model=script).completion("How long?", "x" * 321)
@@ -39,15 +38,9 @@ def test_from_question_to_answer():
     assert "How long?" in script.requests[0][1]["content"]
 
 
-VALUES = ["text", "", "Zürich ☃ \U0001f600", "quotes \"'", "\ud83d lone", 3, -1.5, True, False, []]
-VALUES += [[1, [2, {"a": None}]], {"k": ["v"], "": 1}]
-
-
-@pytest.mark.parametrize("value", VALUES, ids=ascii)
+@cases
 def test_contexts_and_answers_are_any_json_value(value):
-    done = RLM(model=Script(repl("FINAL([context, type(context).__name__])"))).completion(
-        "Q", value
-    )
+    done, _ = follow(repl("FINAL([context, type(context).__name__])"), context=value)
     assert done.answer == [value, type(value).__name__]
     done = RLM(model=Script(repl("FINAL(context)"))).completion("Q", value)
     assert done.answer == value
@@ -55,15 +48,7 @@ def test_contexts_and_answers_are_any_json_value(value):
     assert isinstance(str(done), str)
 
 
-@pytest.mark.parametrize(
-    ("code", "answer"),
-    [
-        ("try:\n    FINAL(1)\nexcept:\n    FINAL(2)\nFINAL(3)", 1),  # no except holds it
-        ("v = [1, 2]\nFINAL_VAR('v')", [1, 2]),
-        ("v = [1, 2]\nFINAL_VAR(v)", [1, 2]),
-        ("FINAL(None)", None),
-    ],
-)
+@cases
 def test_final_ends_the_cell(code, answer):
     done = RLM(model=Script(repl(code), repl("FINAL(4)"))).completion("Q", "c")
     assert (done.answer, done.turns) == (answer, 1)
@@ -72,8 +57,7 @@ def test_final_ends_the_cell(code, answer):
 def test_an_answer_that_is_long_or_no_json():
     script = Script(repl("long = 'äb\\n' * 3_500_000\nlen(long)"), repl("FINAL(long)"))
     assert RLM(model=script).completion("Q", "c").answer == "äb\n" * 3_500_000
-    script = Script(repl("FINAL({1: object()})"), repl("FINAL('then this')"))
-    answer = RLM(model=script).completion("Q", "c").answer
+    answer = follow(repl("FINAL({1: object()})"), repl("FINAL('then this')"))[0].answer
     assert json.loads(json.dumps(answer)) == answer
 
 
@@ -94,16 +78,7 @@ def test_variables_and_definitions_persist_between_turns():
     assert re.search(r"found.*list", outputs(script)[1])
 
 
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (
-            "def pick(table):\n    return table['x']  # here\n\nprint('before')\npick({})",
-            ["before", "KeyError: 'x'", "return table['x']  # here", "line 2", "line 5"],
-        ),
-        ("x = 1\nif x\n    y", ["SyntaxError", "line 2"]),
-    ],
-)
+@cases
 def test_an_error_is_a_short_traceback_with_the_models_own_lines(code, words):
     told = cell(code)
     assert all(word in told for word in words)
@@ -119,16 +94,13 @@ def test_long_output_keeps_head_and_tail_and_is_cut_at_the_ends_of_lines():
     told = cell("for i in range(9_000): print(f'line {i:04} ends')", output_chars=2_000)
     lines = told.splitlines()[:-2]
     note = next(line for line in lines if line.startswith("..."))
-    assert re.fullmatch(
-        r"\.\.\. \[1\d\d,\d{3} characters left out of the middle; .+\] \.\.\.", note
-    )
+    assert re.fullmatch(r"\.{3} \[1\d\d,\d{3} characters left out of the middle; .+\] \.{3}", note)
     assert all(re.fullmatch(r"line \d{4} ends|", line) for line in lines if line != note)
 
 
 def test_the_model_sees_what_is_left():
     limits = {"max_turns": 30, "max_calls": 44, "max_seconds": 5_225, "max_tokens": 9_000}
-    script = Script(repl("llm_query('q')"), repl("2"), repl("FINAL(3)"))
-    RLM(model=script, max_cost=2, **limits).completion("Q", "c")
+    _, script = follow(repl("llm_query('q')"), repl("2"), repl("FINAL(3)"), max_cost=2, **limits)
     lines = [told.splitlines()[-1] for told in outputs(script)]
     left = "87 min left · 42 calls left · 9,000 tokens left · $2.00 left"
     assert lines[0] == f"[turn 1 of 30 · {left}]"
@@ -148,16 +120,14 @@ def test_depth_zero_asks_the_model_directly():
     assert script.plain[1] == "Only this"
 
 
-# A check of the answer, by the caller
-
-
+# ---- A check of the answer, by the caller
 def must_be_even(answer):
     return None if answer % 2 == 0 else f"{answer} is odd"
 
 
 def test_a_check_sends_an_answer_back_with_what_is_wrong():
-    script = Script(repl("print('seen')\nFINAL(1)"), repl("FINAL(3)"), repl("FINAL(4)"))
-    done = RLM(model=script, check=must_be_even).completion("Q", "c")
+    turns = [repl("print('seen')\nFINAL(1)"), repl("FINAL(3)"), repl("FINAL(4)")]
+    done, script = follow(*turns, check=must_be_even)
     assert (done.answer, done.finish_reason, done.turns) == (4, "final", 3)
     assert re.match(r"seen\n.*1 is odd", outputs(script)[0])
     assert "3 is odd" in outputs(script)[1]
@@ -165,8 +135,7 @@ def test_a_check_sends_an_answer_back_with_what_is_wrong():
 
 def test_a_check_is_for_finals_of_the_root_within_its_turns():
     child = "FINAL(int(llm_query('CHILD', 'x', recurse=True)) + 1)"
-    script = Script(repl(child), CHILD=[repl("FINAL(1)")])
-    assert RLM(model=script, check=must_be_even).completion("Q", "c").answer == 2
+    assert follow(repl(child), CHILD=[repl("FINAL(1)")], check=must_be_even)[0].answer == 2
     script = Script(repl("FINAL(1)"), repl("FINAL(3)"), "FINAL(5)")  # forced, as its reason tells
     done = RLM(model=script, check=must_be_even, max_turns=2).completion("Q", "c")
     assert (done.answer, done.finish_reason) == ("5", "max_turns")
@@ -183,9 +152,7 @@ def test_a_check_that_raises_is_an_error_of_the_callers(tmp_path):
     assert json.loads((tmp_path / "t.json").read_text())
 
 
-# The recursion
-
-
+# ---- The recursion
 def test_the_base_case_is_one_plain_call():
     script = Script(repl("FINAL(llm_query('Who?', 'Ada ' * 5))"))
     script.leaf = lambda text: f"{text.count('Ada')} times"
@@ -196,17 +163,7 @@ def test_the_base_case_is_one_plain_call():
     assert [m["role"] for m in script.requests[1]] == ["user"]
 
 
-@pytest.mark.parametrize(
-    ("size", "recurse", "max_depth", "child"),
-    [
-        (500, None, 2, False),
-        (2_000, None, 2, True),
-        (500, True, 2, True),
-        (500, False, 2, False),
-        (500, None, 1, False),
-        (500, True, 1, False),  # at max_depth there are no children
-    ],
-)
+@cases
 def test_what_becomes_a_child(size, recurse, max_depth, child):
     script = Script(
         repl(f"FINAL(llm_query('CHILD', 'y' * {size}, recurse={recurse}))"),
@@ -217,14 +174,7 @@ def test_what_becomes_a_child(size, recurse, max_depth, child):
     assert done.answer == f"{'child' if child else 'plain'} {size}"
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "llm_query('CHILD', 'y' * 3_000, recurse=False)",
-        "llm_query('y' * 3_000, recurse=False)",
-        "llm_query_batched(['CHILD'], ['y' * 3_000], recurse=False)[0]",
-    ],
-)
+@cases
 @pytest.mark.parametrize("max_depth", [1, 2])
 def test_what_fits_neither_is_an_error_that_says_so(call, max_depth):
     call = call if max_depth == 2 else call.replace(", recurse=False", "")
@@ -234,12 +184,12 @@ def test_what_fits_neither_is_an_error_that_says_so(call, max_depth):
 
 
 def test_a_child_has_its_own_context_and_variables():
-    script = Script(
+    done, script = follow(
         repl("mine = 1\nanswer = llm_query('CHILD', context + [3], recurse=True)"),
         repl("FINAL([answer, context, mine])"),
+        context=[1, 2],
         CHILD=[repl("print(SHOW_VARS())\nmine = context + [4]"), repl("FINAL(str(mine))")],
     )
-    done = RLM(model=script).completion("Q", [1, 2])
     assert done.answer == ["[1, 2, 3, 4]", [1, 2], 1]
     child = next(m for m in script.requests if "CHILD" in m[1]["content"] and len(m) == 4)
     assert "mine" not in child[-1]["content"]
@@ -248,8 +198,8 @@ def test_a_child_has_its_own_context_and_variables():
 def test_a_sub_call_takes_any_json_value_and_returns_text():
     code = "r = llm_query('CHILD', [1], recurse=True)\nFINAL([type(r).__name__, r, {}])"
     code = code.format("llm_query('Q', {'k': ['ä', None]})")
-    script = Script(repl(code), CHILD=[repl("FINAL({'a': [1, None]})")], leaf=lambda text: text)
-    kind, text, plain = RLM(model=script).completion("Q", "c").answer
+    done, _ = follow(repl(code), CHILD=[repl("FINAL({'a': [1, None]})")], leaf=lambda text: text)
+    kind, text, plain = done.answer
     assert (kind, json.loads(text)) == ("str", {"a": [1, None]})
     assert '{"k": ["ä", null]}' in plain
 
@@ -285,36 +235,13 @@ def test_depth_follows_from_the_data_as_in_merge_sort():
     assert (done.depth, done.usage.calls, len(script.plain)) == (6, 63 + 64, 64)
 
 
-@pytest.mark.parametrize(
-    ("call", "answer"),
-    [
-        ("llm_query_batched(['a', 'b', 'c'])", ["A", "B", "C"]),
-        ("llm_query_batched(['a', 'b'], ['x', 'y'])", ["AX", "BY"]),
-        ("llm_query_batched(['a', 'b'], contexts=['x', None])", ["AX", "B"]),
-        ("llm_query_batched(prompts=['a'])", ["A"]),
-        ("llm_query_batched([])", []),
-        ("llm_query_batched([f'p{i}' for i in range(100)])", [f"P{i}" for i in range(100)]),
-        ("llm_query('a', 'x')", "AX"),
-        ("llm_query(prompt='a', context='x', recurse=False)", "AX"),
-    ],
-)
+@cases
 def test_batches_keep_the_order(call, answer):
     leaf = lambda text: re.sub(r"</?context>|\s", "", text).upper()
-    script = Script(repl(f"FINAL({call})"), leaf=leaf)
-    assert RLM(model=script).completion("Q", "c").answer == answer
+    assert follow(repl(f"FINAL({call})"), leaf=leaf)[0].answer == answer
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "llm_query_batched(['a', 'b'], ['only one'])",
-        "llm_query()",
-        "llm_query('a', nonsense=1)",
-        "llm_query(5)",
-        "llm_query_batched('a string')",
-        "llm_query(['a'])",
-    ],
-)
+@cases
 def test_a_wrong_call_is_an_error_in_the_cell(call):
     told = cell(f"{call}\nprint('not ' + 'reached')")
     assert re.search(r"(Type|Value|Runtime)Error: \S", told)
@@ -346,12 +273,9 @@ def test_a_model_that_raises_at_the_root_is_an_rlm_error_with_the_usage():
     assert caught.value.usage.calls == 2  # those that were answered
 
 
-# The prompts
-
-
+# ---- The prompts
 def first_request(prompt: str, context: object, **options: object) -> list[dict[str, str]]:
-    script = Script(repl("FINAL(0)"))
-    RLM(model=script, **options).completion(prompt, context)
+    _, script = follow(repl("FINAL(0)"), prompt=prompt, context=context, **options)
     return script.requests[0]
 
 
@@ -395,7 +319,7 @@ LINES = "\n".join(f"line {i:05} ends" for i in range(9_000))
         (["x" * 17, "y" * 4_321], ["list", "2", "17", "4321", "xxxxx", "yyyyy"]),
         (
             {"a.txt": "x" * 4_321, "b.txt": "y" * 17},
-            ["dict", "a.txt", "4321", "xxxx", "b.txt", "17"],
+            ["dict", "a.txt", "4321", "xxx", "b.txt", "17"],
         ),
         ({"k" * 9_000: 1}, ["dict"]),
         (TABLES, ["dict", "20", "key0"]),
@@ -415,21 +339,15 @@ def test_the_model_is_told_what_the_context_is(context, words):
 
 
 def test_each_request_begins_with_the_one_before():
-    script = Script(repl("1"), "no code", repl("llm_query('a')"), repl("{}[0]"), repl("FINAL(1)"))
-    done = RLM(model=script).completion("Q", "c")
+    turns = [repl(code) for code in ("1", "llm_query('a')", "{}[0]", "print(2)", "FINAL(1)")]
+    done, script = follow(turns[0], "no code", *turns[1:])
     root = [messages for messages in script.requests if is_rlm(messages)]
-    assert len(root) == 5
+    assert len(root) == 6
+    assert sum(len(m["content"]) for messages in root for m in messages) <= 35_000  # they are short
     for earlier, later in itertools.pairwise(root):
         assert later[: len(earlier)] == earlier
         assert [m["role"] for m in later[len(earlier) :]] == ["assistant", "user"]
     assert done.messages == [*root[-1], {"role": "assistant", "content": repl("FINAL(1)")}]
-
-
-def test_a_conversation_of_six_turns_is_short():
-    script = Script(*[repl(f"print({i})") for i in range(5)], repl("FINAL(1)"))
-    RLM(model=script).completion("Q", "c")
-    characters = sum(len(m["content"]) for messages in script.requests for m in messages)
-    assert characters <= 35_000
 
 
 def test_the_prompts_are_replaced_by_a_directory_file_by_file(tmp_path):
@@ -458,9 +376,7 @@ def test_a_prompt_is_not_a_template(prompt):
     assert done.answer.count(prompt) >= 2
 
 
-# Usage and the configuration
-
-
+# ---- Usage and the configuration
 def test_usage_adds_up_over_the_tree_and_by_model():
     """Calls below the root go to the sub_model."""
     root = Script(
@@ -480,18 +396,13 @@ def test_usage_adds_up_over_the_tree_and_by_model():
     assert sum(part["prompt_tokens"] for part in parts) == 304
 
 
-FIELDS = {"max_depth": 3, "max_turns": 30, "leaf_chars": 100_000, "max_calls": None}
-FIELDS |= {"max_tokens": None, "max_cost": None, "max_seconds": None, "concurrency": 16}
-FIELDS |= {"output_chars": 10_000, "cell_seconds": 60, "memory_mb": 2048, "tools": {}}
-FIELDS |= {"options": {}, "headers": {}, "prices": {}, "on_event": None, "check": None}
-FIELDS |= {"trace": None, "timeout": 600, "tries": 10}
-
-
 def test_the_fields_are_the_whole_configuration(clean_env, monkeypatch):
     fields = {field.name for field in dataclasses.fields(RLM)}
-    assert fields == {"model", "sub_model", "base_url", "api_key", "prompts", *FIELDS}
+    assert fields == {"model", "sub_model", "base_url", "api_key", "prompts", *CASES["fields"]}
+    offered = (RLM, Completion, rlm.Usage, Reply, RLMError, rlm.ModelError, rlm.LimitReached)
+    assert all(one.__doc__ for one in (*offered, rlm.main))
     default = RLM()
-    assert {name: getattr(default, name) for name in FIELDS} == FIELDS
+    assert {name: getattr(default, name) for name in CASES["fields"]} == CASES["fields"]
     assert default.model == "gpt-5-mini"
     monkeypatch.setenv("RLM_MODEL", "other")
     assert (RLM().model, RLM(model="this").model) == ("other", "this")
@@ -504,14 +415,7 @@ def test_tools_cannot_take_the_names_of_the_repl():
     assert not script.requests
 
 
-def test_the_module_says_what_it_offers():
-    offered = (RLM, Completion, rlm.Usage, Reply, RLMError, rlm.ModelError, rlm.LimitReached)
-    assert all(one.__doc__ for one in (*offered, rlm.main))
-
-
-# Pickling, processes, threads
-
-
+# ---- Pickling, processes, threads
 def count_letters(messages: list[dict[str, str]]) -> str:
     """A model that pickles, being at the top level: a child counts, the root passes on."""
     if "CHILD" in messages[1]["content"]:
@@ -556,8 +460,7 @@ def test_sixty_four_threads_share_one():
         assert f"Question-{n}-" in one.messages[1]["content"]
 
 
-# Vendoring
-
+# ---- Vendoring
 HOST = """
 import sys
 sys.path.insert(0, {path!r})
@@ -575,16 +478,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(
-    ("folder", "statement", "module"),
-    [
-        ("", "from rlm import RLM", "rlm True"),
-        ("", "import rlm; RLM = rlm.RLM", "rlm True"),
-        ("acme", "from acme.rlm import RLM", "acme.rlm False"),
-        ("acme/parts", "from acme.parts.rlm import RLM", "acme.parts.rlm False"),
-        ("acme", "from acme import rlm; RLM = rlm.RLM", "acme.rlm False"),
-    ],
-)
+@cases
 def test_vendored(folder, statement, module, tmp_path):
     """The two files and the prompts, copied: as plain modules, and inside another package."""
     place = tmp_path / folder

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Script, cell, is_rlm, over_http, repl
+from conftest import Script, cell, follow, is_rlm, over_http, repl
 from server import Fault, says
 
 from rlm import RLM, ModelError, Reply, RLMError
@@ -73,23 +73,20 @@ def test_no_request_is_longer_than_the_window(habit, place, leaf_chars):
 
 def test_what_gives_way_is_counted_and_the_last_turns_stay():
     turns = [repl(f"v{i} = {i}\nprint('{i}' * 3_000)") for i in range(9)]
-    script = Script(*turns, repl("FINAL(v0 + v8)"))
-    done = RLM(model=script, leaf_chars=20_000).completion("Q", "c")
+    done, script = follow(*turns, repl("FINAL(v0 + v8)"), leaf_chars=20_000)
     assert done.answer == 8
     contents = [m["content"] for m in script.requests[-1][1:]]
     lines = [text for text in contents if "left out" in text]
     assert lines
-    assert all(
-        re.search(r"3,0\d\d characters left out here.*variables are still", x) for x in lines
-    )
+    words = r"3,0\d\d characters left out here.*variables are still"
+    assert all(re.search(words, line) for line in lines)
     assert "8" * 3_000 in contents[-1]
     assert turns[0] in contents  # code gives way after outputs, if need be
     assert done.messages[:-1] == script.requests[-1]  # what was sent last
 
 
 def test_below_the_window_requests_only_grow():
-    script = Script(*[repl("print('x' * 3_000)")] * 6, repl("FINAL(1)"))
-    RLM(model=script, leaf_chars=30_000).completion("Q", "c")
+    _, script = follow(*[repl("print('x' * 3_000)")] * 6, repl("FINAL(1)"), leaf_chars=30_000)
     for earlier, later in itertools.pairwise(script.requests):
         assert later[: len(earlier)] == earlier
 
@@ -102,13 +99,11 @@ def test_one_output_is_a_quarter_of_the_window_at_most(output_chars):
 
 
 def test_the_sample_is_a_tenth_of_the_window_at_most():
-    script = Script(repl("FINAL(1)"))
-    RLM(model=script, leaf_chars=2_000).completion("Q", "x" * 1_500)
+    _, script = follow(repl("FINAL(1)"), context="x" * 1_500, leaf_chars=2_000)
     assert script.requests[0][1]["content"].count("x") < 220
 
 
-# Questions that are too long
-
+# ---- Questions that are too long
 LONG = "Which of these is odd? " + "word " * 4_000
 
 
@@ -132,9 +127,7 @@ def test_without_a_repl_there_is_no_bound():
     assert done.answer == str(len(LONG))
 
 
-# Servers that refuse a conversation all the same
-
-
+# ---- Servers that refuse a conversation all the same
 @pytest.mark.parametrize("place", ["root", "child"])
 @pytest.mark.parametrize("case", CASES, ids=[case["server"] for case in CASES])
 def test_a_conversation_that_a_server_refuses_is_shortened(case, place):
