@@ -551,3 +551,16 @@ def test_hundreds_of_completions_leave_nothing_behind(tmp_path):
     before, after, grown = json.loads(run.stdout.splitlines()[-1])
     assert after == before
     assert grown < 5
+
+
+@linux_only
+@pytest.mark.parametrize("moment", [1, 7])
+def test_a_run_that_is_killed_leaves_a_trace_that_loads(moment, tmp_path):
+    code = repl("llm_query_batched(['CHILD'] * 50, ['-'] * 50, recurse=True)")
+    script = Script(code, CHILD=[repl("print('x' * 5_000)\nFINAL(llm_query('q'))")])
+    with Server(script.reply) as server:
+        with start(server, "Q", "--trace", tmp_path / "trace.json") as process:
+            assert until(lambda: len(server.requests) >= moment)
+            process.kill()
+        trace = json.loads((tmp_path / "trace.json").read_text())
+    assert any(event["ph"] == "B" for event in trace)

@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import cases
 
 from sandbox import Final, Sandbox, SandboxError
 
@@ -825,36 +826,10 @@ def test_variables_of_cells_persist():
         assert repl.run("x, f(), C.y, json.dumps([C().y])").output == "(11, 12, 2, '[2]')\n"
 
 
-SHOWN = {
-    "1 + 1": "2\n",
-    "x = 5": "",
-    "x = 5\nx": "5\n",
-    "None": "",
-    "print('a')": "a\n",
-    "'text'": "'text'\n",
-    "1\n2\n3": "3\n",
-    "x = 1; x + 1": "2\n",
-    "def f():\n    return 1\nf()": "1\n",
-    "for i in range(2):\n    i": "",
-    "if True:\n    1": "",
-    "(\n  1 +\n  2\n)  # a comment": "3\n",
-    "[i for i in range(3)]\n\n\n": "[0, 1, 2]\n",
-    "print('a')\n'b'": "a\n'b'\n",
-    "": "",
-    "# only a comment": "",
-    "\n\n   \n": "",
-    "'é' + '\\n'": "'é\\n'\n",
-    "f'{1}'": "'1'\n",
-    "...": "Ellipsis\n",
-    "x = 1\r\nx\r\n": "1\n",
-    "    \t\nx = 3\nx": "3\n",
-}
-
-
-@pytest.mark.parametrize("code", SHOWN)
-def test_the_last_expression_is_shown(repl, code):
+@cases
+def test_the_last_expression_is_shown(repl, code, output):
     result = repl.run(code)
-    assert (result.output, result.error) == (SHOWN[code], None)
+    assert (result.output, result.error) == (output, None)
 
 
 def test_a_traceback_shows_the_models_own_lines(repl):
@@ -927,58 +902,19 @@ def test_errors_in_errors(repl):
         assert repl.run("2").output == "2\n", code
 
 
-SYNTAX = {
-    "x = (1,\ny = 2": "line 1",
-    "ok = 1\nif True\n    pass": "line 2",
-    "def f():\nreturn 1": "line 2",
-    "print 'x'": "line 1",
-    "x = 1\n  y = 2": "line 2",
-    "'unclosed": "line 1",
-    "return 5": "line 1",
-    "\x00": "",
-}
-
-
-@pytest.mark.parametrize("code", SYNTAX)
-def test_a_syntax_error_names_the_line(repl, code):
+@cases
+def test_a_syntax_error_names_the_line(repl, code, line):
     error = repl.run(code).error
     assert re.search(r"(Syntax|Indentation|Value)Error: ", error), error
-    assert SYNTAX[code] in error.lower()
+    assert line in error.lower()
 
 
-USEFUL = {  # code: words that its refusal must hold, so that a model can act on it
-    "import socket": ["socket", "json", "re"],
-    "import numpy as np": ["numpy", "json"],
-    "from os import listdir": ["os", "listdir"],
-    "from subprocess import run": ["subprocess", "json"],
-    "from json import codecs": ["codecs", "json"],
-    "open('file.txt')": ["open", "context"],
-    "exec('1')": ["exec"],
-    "input()": ["input"],
-    "x = 1\nx.__globals__": ["__globals__", "line 2"],
-    "getattr(len, '__self__')": ["__self__"],
-    "class M(type): pass\nclass C(metaclass=M): pass": ["metaclass"],
-    "try:\n    pass\nexcept* ValueError:\n    pass": ["line", "1"],
-    "import json\njson.dumps = None": ["dumps", "line 2"],
-    "nosuch": ["nosuch", "not defined"],
-    "import time\ntime.sleep(1)": ["sleep"],
-    "globals()['x'] = 1": ["assign"],
-    "import asyncio": ["asyncio", "use llm_query_batched: it runs calls side by side"],
-    "from concurrent.futures import ThreadPoolExecutor": ["use llm_query_batched", "json"],
-    "async def f(): pass": ["async", "llm_query_batched", "line 1"],
-    "async def f():\n    await f()": ["llm_query_batched", "line 1"],
-    "from operator import attrgetter\nattrgetter('x')": ["use a lambda"],
-    "import pathlib": ["`context`"],
-    "import requests": ["llm_query"],
-}
-
-
-@pytest.mark.parametrize("code", USEFUL)
-def test_a_refusal_is_useful(repl, code):
+@cases
+def test_a_refusal_is_useful(repl, code, words):
     error = repl.run(code).error
-    assert error and not [
-        word for word in USEFUL[code] if word not in error.replace("Line", "line")
-    ], error
+    assert error and not [word for word in words if word not in error.replace("Line", "line")], (
+        error
+    )
 
 
 def test_all_refusals_of_a_cell_are_told_at_once(repl):
