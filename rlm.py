@@ -434,7 +434,7 @@ class Node:
         ):
             try:
                 repl.walls  # noqa: B018 - without a worker no model is asked
-            except SandboxError as error:
+            except (SandboxError, OSError) as error:
                 raise RLMError(f"the sandbox does not start: {error}") from error
             self.append("system", self.system())
             self.append("user", self.task(about))
