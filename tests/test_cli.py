@@ -209,7 +209,10 @@ def on_terminal(script: Script, *arguments: str, columns: int = 80, **env: str) 
     import struct
     import termios
 
-    ours, theirs = pty.openpty()
+    try:
+        ours, theirs = pty.openpty()
+    except OSError as error:  # as in some containers
+        pytest.skip(str(error))
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     seen = b""
     with Server(script.reply) as server:
