@@ -426,25 +426,24 @@ class Node:
             memory_mb=self.rlm.memory_mb,
             output_chars=self.output_chars(),
         )
+        about = {"prompt": self.prompt, "context": describe(self.context)}
         self.run.repls.add(repl)
-        about = describe(self.context)
-        with (
-            repl,
-            self.step("completion", prompt=self.prompt, context=about) as span,
-        ):
-            try:
-                repl.walls  # noqa: B018 - without a worker no model is asked
-            except (SandboxError, OSError) as error:
-                raise RLMError(f"the sandbox does not start: {error}") from error
-            self.append("system", self.system())
-            self.append("user", self.task(about))
-            yield repl
-            span["answer"] = self.final.value
-            span["finish_reason"] = self.finish_reason
-            span["turns"] = self.turns
-            span["messages"] = self.messages
-            span["usage"] = self.run.usage_so_far()
-        self.run.repls.discard(repl)
+        try:
+            with repl, self.step("completion", **about) as span:
+                try:
+                    repl.walls  # noqa: B018 - without a worker no model is asked
+                except (SandboxError, OSError) as error:
+                    raise RLMError(f"the sandbox does not start: {error}") from error
+                self.append("system", self.system())
+                self.append("user", self.task(about["context"]))
+                yield repl
+                span["answer"] = self.final.value
+                span["finish_reason"] = self.finish_reason
+                span["turns"] = self.turns
+                span["messages"] = self.messages
+                span["usage"] = self.run.usage_so_far()
+        finally:
+            self.run.repls.discard(repl)
 
     def execute(self, reply: Reply, repl: Sandbox) -> str:
         """Run the code of a reply, or take its text for what it is; return what to show of it."""

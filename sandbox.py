@@ -118,7 +118,7 @@ MODULE_TABLE = """
     typing Any Union Optional List Dict Set FrozenSet Tuple Callable Iterable Iterator Sequence
         Mapping MutableMapping MutableSequence Generator Collection Hashable Sized Literal
         TypeVar Generic NamedTuple Protocol TypedDict Counter DefaultDict Deque OrderedDict
-        NoReturn ClassVar Final TypeAlias Self Annotated Text Pattern Match Iterable SupportsInt
+        NoReturn ClassVar Final TypeAlias Self Annotated Text Pattern Match SupportsInt
         SupportsFloat cast overload TYPE_CHECKING Awaitable AnyStr NewType;
     unicodedata *;
     urllib;
@@ -157,9 +157,9 @@ def dunders(names: str) -> set[str]:
     return {f"__{name}__" for name in names.split()}
 
 
-SETUP = dunders("init post_init init_subclass get getattr set delete set_name setattr delattr")
+SETUP = dunders("init post_init init_subclass get getattr set delete set_name")
 DEFINABLE = SETUP | dunders("""
-    repr str bytes format bool hash eq ne lt le gt ge len length_hint iter next reversed
+    setattr delattr repr str bytes format bool hash eq ne lt le gt ge len length_hint iter next reversed
     contains getitem setitem delitem missing call enter exit dir copy deepcopy index int float
     complex round trunc floor ceil neg pos abs invert add sub mul matmul truediv floordiv mod divmod
     pow lshift rshift and xor or radd rsub rmul rmatmul rtruediv rfloordiv rmod rdivmod rpow rlshift
@@ -493,13 +493,13 @@ def safe_import(name, globals=None, locals=None, names=(), level=0):
     if name in PRELOADED:
         return None  # C code finds it in sys.modules, cells cannot
     view = VIEWS.get(name)
-    wanted = set(names or ()) - {"*"}
-    missing = [one for one in wanted if not hasattr(view, one)]
     if level or view is None:
         advice = ADVICE.get(name.partition(".")[0])
         advice = f": {advice}" if advice else ""
         known = f"import of {name!r} is refused{advice}; there are {', '.join(MODULES)}"
         raise ModuleNotFoundError(known, name=name)
+    wanted = set(names or ()) - {"*"}
+    missing = [one for one in wanted if not hasattr(view, one)]
     if missing:  # else it would be looked for in sys.modules
         raise ImportError(f"import of {missing[0]!r} from {name!r} is refused or not there")
     return view if names else VIEWS[name.partition(".")[0]]
