@@ -19,15 +19,15 @@ Not promised: that a cell cannot read or spoil its own session, or the library o
 that what it passes to tools is harmless. Not here: models, HTTP, threads, Windows.
 """
 
-# ruff: noqa: BLE001, S102
+# ruff: noqa: BLE001, S102, SIM115
 import abc
 import ast
 import atexit
 import builtins
+import collections
 import contextlib
 import ctypes
 import dataclasses
-import datetime
 import decimal
 import enum
 import functools
@@ -35,12 +35,11 @@ import gc
 import importlib
 import inspect
 import io
-import itertools
 import json
 import linecache
 import mmap
 import os
-import select
+import resource  # Linux and macOS have it; on Windows, run this under WSL
 import signal
 import socket
 import string
@@ -58,11 +57,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES, RestrictingNodeTransformer
 
-try:
-    import resource
-except ImportError:
-    raise ImportError("this needs Linux or macOS; on Windows, run it under WSL") from None
-
 # ------------------------------------------------------------------------------ tables: what may be
 
 MODULE_TABLE = """
@@ -79,7 +73,7 @@ MODULE_TABLE = """
     contextlib contextmanager suppress nullcontext closing ExitStack;
     copy *;
     csv * -register_dialect -unregister_dialect -field_size_limit;
-    dataclasses dataclass field fields asdict replace is_dataclass InitVar KW_ONLY
+    dataclasses dataclass field fields asdict astuple replace is_dataclass InitVar KW_ONLY
         MISSING FrozenInstanceError;
     datetime *;
     decimal * -DefaultContext -BasicContext -ExtendedContext;
@@ -132,9 +126,9 @@ MODULES = {name: words for name, *words in ENTRIES}
 SIDE_BY_SIDE = "use llm_query_batched: it runs calls side by side"
 NO_FILES = "there are no files: the data is in `context`"
 ADVICE = {  # on modules that models ask for
-    **dict.fromkeys(["asyncio", "concurrent", "threading", "multiprocessing"], SIDE_BY_SIDE),
-    **dict.fromkeys(["pathlib", "glob", "shutil", "tempfile", "pickle"], NO_FILES),
-    **dict.fromkeys(["requests", "socket", "http"], "there is no network: ask with llm_query"),
+    "asyncio concurrent threading multiprocessing": SIDE_BY_SIDE,
+    "pathlib glob shutil tempfile pickle": NO_FILES,
+    "requests socket http": "there is no network: ask with llm_query",
     "array": "use a list",
 }
 PRELOADED = """
@@ -142,33 +136,27 @@ PRELOADED = """
     encodings.idna encodings.iso8859_1 encodings.iso8859_15 encodings.latin_1 encodings.punycode
     encodings.rot_13 encodings.utf_16 encodings.utf_16_be encodings.utf_16_le encodings.utf_32
     encodings.utf_8_sig encodings.unicode_escape
-""".split()  # noqa: SIM905  # what C code imports
+"""  # what C code imports
 BUILTINS = """
     abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict dir divmod
     enumerate filter float format frozenset hash hex id int isinstance issubclass iter len list
     map max memoryview min next object oct ord pow print property range repr reversed round set
     slice sorted staticmethod str sum super tuple zip NotImplemented Ellipsis __build_class__
     SystemExit KeyboardInterrupt GeneratorExit
-""".split()  # noqa: SIM905
-
-
-def dunders(names: str) -> set[str]:
-    """Return {"__init__", "__get__"} for "init get"."""
-    return {f"__{name}__" for name in names.split()}
-
-
-SETUP = dunders("init post_init init_subclass get getattr set delete set_name")
-DEFINABLE = SETUP | dunders("""
-    setattr delattr repr str bytes format bool hash eq ne lt le gt ge len length_hint iter next reversed
+"""
+DEFINABLE = """
+    init post_init init_subclass get getattr set delete set_name setattr delattr
+    repr str bytes format bool hash eq ne lt le gt ge len length_hint iter next reversed
     contains getitem setitem delitem missing call enter exit dir copy deepcopy index int float
     complex round trunc floor ceil neg pos abs invert add sub mul matmul truediv floordiv mod divmod
     pow lshift rshift and xor or radd rsub rmul rmatmul rtruediv rfloordiv rmod rdivmod rpow rlshift
     rrshift rand rxor ror iadd isub imul imatmul itruediv ifloordiv imod ipow ilshift irshift iand
     ixor ior class_getitem name qualname doc future slots
-    """)
-READABLE = DEFINABLE | dunders("class dict module members cause context notes annotations")
+""".split()  # noqa: SIM905  # names between __ and __ that a cell may write
+READABLE = {*DEFINABLE, *"class dict module members cause context notes annotations".split()}  # noqa: SIM905
+SETTERS = DEFINABLE[:10]  # these set up, or write to, what they are called on
 FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel", "_abc_impl", "_convert_"}
-GUARDED = {"format", "format_map", "obj", "register", "evaluate"}  # public names that can lead out
+GUARDED = {"format", "format_map", "obj", "register"}  # public names that can lead out
 TUPLE_NAMES = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
 COMPILED_AS_IT_IS = """
     AnnAssign Assign Attribute AugAssign Call ClassDef Constant ExceptHandler For FunctionDef
@@ -179,8 +167,7 @@ COMPILED_AS_IT_IS = """
 CELL = "<cell "  # how the file names of cells begin
 MAIN = "__main__"  # the module of what cells make
 CHUNK = 1 << 17  # characters of text in one line, and bytes of one read
-FRAME_BYTES = 64 << 20  # the longest line that the host takes from a worker
-FRAME_SECONDS = 10  # and how long it may take once it has begun
+MESSAGE_BYTES = 64 << 20  # the longest line that the host takes from a worker
 START_SECONDS = 120  # for a worker to load its variables
 
 # ---------------------------------------------------------- compiler: RestrictedPython, our policy
@@ -196,14 +183,14 @@ def is_private(name: str) -> bool:
     return name[:1] == "_" and not is_dunder(name) and name not in TUPLE_NAMES
 
 
-def refusal(name: str) -> str:
-    """Return what a cell is told about a name of internals."""
-    return f"the name {name!r} is refused: it leads to Python's internals; use plain data instead"
-
-
-def refused(name: str, known: set[str] = READABLE) -> bool:
+def refused(name: str, known: list[str] = READABLE) -> bool:
     """Return whether a name leads to Python's internals."""
-    return name in FORBIDDEN or (is_dunder(name) and name not in known)
+    return name in FORBIDDEN or (is_dunder(name) and name[2:-2] not in known)
+
+
+def refusal(name: str) -> str:
+    """Return what a cell is told about such a name."""
+    return f"the name {name!r} is refused: it leads to Python's internals; use plain data instead"
 
 
 class Policy(RestrictingNodeTransformer):
@@ -218,34 +205,32 @@ class Policy(RestrictingNodeTransformer):
     def visit(self, node):
         """Check every identifier of a node, wherever the grammar puts it, and what is in it."""
         kind = type(node).__name__
-        reads = kind == "Attribute" and isinstance(node.ctx, ast.Load)
-        for field, names in ast.iter_fields(node):
-            for name in names if isinstance(names, list) else [names]:
-                if not isinstance(name, str) or kind == "Constant":
-                    continue
-                if refused(name, READABLE if reads else DEFINABLE):
-                    self.error(node, refusal(name))
-                if field == "kwd_attrs" and (name in GUARDED or is_private(name)):
-                    self.error(node, refusal(name))  # `case str(format=f)` passes no guard
-        if kind in ("AsyncFunctionDef", "AsyncFor", "AsyncWith", "Await"):
-            self.error(node, f"async code is refused: {SIDE_BY_SIDE}")
+        if kind == "Constant":
             return node
-        if kind in COMPILED_AS_IT_IS:
-            node = self.node_contents_visit(node)
-        else:
-            node = super().visit(node)
+        reads = kind == "Attribute" and isinstance(node.ctx, ast.Load)
+        known = READABLE if reads else DEFINABLE
+        for _, value in ast.iter_fields(node):
+            names = value if isinstance(value, list) else [value]
+            for name in names:
+                if isinstance(name, str) and refused(name, known):
+                    self.error(node, refusal(name))
+        plain = kind in COMPILED_AS_IT_IS
+        node = self.node_contents_visit(node) if plain else super().visit(node)
         rewrite = getattr(self, f"rewrite_{kind}", None)
         return rewrite(node) if rewrite else node
 
+    def not_allowed(self, node):
+        kind = type(node).__name__
+        advice = SIDE_BY_SIDE if kind[0] == "A" else "use plain statements"  # async and await
+        self.error(node, f"{kind.lower()} is refused: {advice}")
+
     def rewrite_Attribute(self, node):
-        name = ast.Constant(node.attr)
-        if not isinstance(node.ctx, ast.Load):
-            node.value = self.guard("@own", node, node.value, name)
-        elif is_dunder(node.attr) or node.attr in GUARDED:
-            return self.guard("@getattr", node, node.value, name)
-        elif is_private(node.attr):
+        reads = isinstance(node.ctx, ast.Load)
+        if reads and (is_dunder(node.attr) or node.attr in GUARDED):
+            return self.guard("@getattr", node, node.value, ast.Constant(node.attr))
+        if not reads or is_private(node.attr):
             # it stays an attribute, as Python has to mangle `__x`
-            node.value = self.guard("@own", node, node.value, name)
+            node.value = self.guard("@own", node, node.value, ast.Constant(node.attr))
         return node
 
     def rewrite_AugAssign(self, node):
@@ -253,18 +238,19 @@ class Policy(RestrictingNodeTransformer):
             self.error(node, refusal(node.target.attr))  # it reads without a guard
         return node
 
+    def rewrite_MatchClass(self, node):
+        for name in node.kwd_attrs:
+            if name in GUARDED or is_private(name):
+                self.error(node, refusal(name))  # `case str(format=f)` does, too
+        return node
+
     def rewrite_Match(self, node):
-        cases = []
-        for case in node.cases:
-            parts = ast.walk(case.pattern)
-            classes = [part.cls for part in parts if isinstance(part, ast.MatchClass)]
-            if classes:  # a case that is never taken: its condition is the guard
-                test = self.guard("@patterns", node, *classes)
-                anything = ast.MatchAs()
-                cases.append(ast.match_case(anything, test, [ast.Pass()]))
-            cases.append(case)
-        node.cases = cases
-        return ast.fix_missing_locations(node)
+        parts = [part for case in node.cases for part in ast.walk(case.pattern)]
+        classes = [part.cls for part in parts if isinstance(part, ast.MatchClass)]
+        if classes:  # a first case that is never taken: its condition is the guard
+            test = self.guard("@patterns", node, *classes)
+            node.cases.insert(0, ast.match_case(ast.MatchAs(), test, [ast.Pass()]))
+        return node
 
     def rewrite_ClassDef(self, node):
         for word in node.keywords:
@@ -274,21 +260,19 @@ class Policy(RestrictingNodeTransformer):
         return node
 
     def rewrite_ExceptHandler(self, node):
-        if node.type is None:  # a bare `except:` must not catch the time limit
-            node.type = ast.Name("Exception", ast.Load())
-        return ast.fix_missing_locations(node)
+        # a bare `except:` must not catch the time limit
+        node.type = node.type or ast.Name("Exception", ast.Load())
+        return node
 
     def rewrite_Import(self, node):
-        if hasattr(node, "is_lazy"):  # views are there at once
-            node.is_lazy = 0
+        node.is_lazy = 0  # views are there at once
         return node
 
     rewrite_ImportFrom = rewrite_Import
 
     def guard(self, name, node, *args):
-        function = ast.Name(name, ast.Load())
-        call = ast.Call(function, list(args), [])
-        return ast.fix_missing_locations(ast.copy_location(call, node))
+        call = ast.Call(ast.Name(name, ast.Load()), list(args), [])
+        return ast.copy_location(call, node)
 
 
 def compile_cell(source: str, filename: str, mode: str = "exec") -> types.CodeType:
@@ -304,6 +288,7 @@ def compile_cell(source: str, filename: str, mode: str = "exec") -> types.CodeTy
     last = tree.body[-1] if mode == "exec" and tree.body else None
     if isinstance(last, ast.Expr):
         last.value = policy.guard("@show", last, last.value)
+    ast.fix_missing_locations(tree)
     return compile(tree, filename, mode, dont_inherit=True)
 
 
@@ -315,24 +300,17 @@ def is_class(obj) -> bool:
     return issubclass(type(obj), type)
 
 
-def is_own(obj) -> bool:
-    """Return whether a cell made an object, or the class of it."""
-    kind = type(obj)
-    if kind.__module__ == MAIN:
-        return True
-    if is_class(obj):
-        return obj.__module__ == MAIN
-    if kind is super:
-        return obj.__thisclass__.__module__ == MAIN
-    return kind is types.FunctionType and obj.__code__.co_filename.startswith(CELL)
-
-
 def own(obj, name):
     """Return `obj` if a cell made it: nothing else is written to, or read where private."""
-    if type(obj).__module__ == MAIN or is_own(obj):  # the first is nearly always true, and fast
+    maker = type(obj)
+    if maker.__module__ == MAIN:
         return obj
+    if maker is super:
+        maker = obj.__thisclass__
+    elif is_class(obj) or maker is types.FunctionType:
+        maker = obj
     free = isinstance(obj, (BaseException, types.SimpleNamespace, decimal.Context))
-    if free and name[:1] != "_":
+    if maker.__module__ == MAIN or (free and name[:1] != "_"):
         return obj
     raise AttributeError(f"{name!r} of a {type(obj).__name__!r} is refused: no cell made it")
 
@@ -341,57 +319,55 @@ def safe_getattr(obj, name, *default):
     """`getattr` for cells, and what reads of guarded names compile to."""
     if type(name) is not str:  # a heir could be one name here, and another one below
         raise TypeError("the name of an attribute must be a str")
-    if refused(name):
-        raise AttributeError(refusal(name))
-    if name == "obj" and isinstance(obj, BaseException):  # what an attribute was missing of
+    if refused(name) or (name == "obj" and isinstance(obj, BaseException)):
         raise AttributeError(refusal(name))
     if name == "__class__":
         return SafeType(obj)
-    if name in ("__setattr__", "__delattr__"):
-        return lambda *args: write_by(obj, name, *args)
     if name == "__dict__" and not is_class(obj):
-        own(obj, "dict")  # as public as what stands in it
-        return object.__getattribute__(obj, name)
+        return object.__getattribute__(own(obj, "dict"), name)  # as public as what stands in it
     if name == "__dict__" or is_private(name):
         own(obj, name)
     value = getattr(obj, name, *default)
+    if name[2:-2] in SETTERS:
+        return safe_setter(obj, name, value)
     if is_dunder(name) and isinstance(value, (dict, types.MappingProxyType)):
-        # dataclasses execute what stands in them
-        return {key: value[key] for key in value if not refused(key)}
-    return set_up(obj, value) if name in SETUP else judged(value)
+        return harmless(value)
+    return judged(value) if name in GUARDED else value
 
 
-def set_up(obj, method):
-    """Return `__init__` or its like, which sets up what a cell has made and nothing else."""
-    target = obj.__self__ if type(obj) is super else obj
-    if is_class(target) and not hasattr(method, "__self__"):
+def safe_setter(obj, name, method):
+    """Return `__init__`, `__setattr__` or their like, which write to what a cell made only."""
 
-        def set_up_own(me, *args, **options):
-            return method(own(me, "__init__"), *args, **options)
+    def safe(*args, **options):
+        me, *rest = (obj, *args) if hasattr(method, "__self__") else args
+        own(me, name)
+        if name in ("__setattr__", "__delattr__"):
+            check_name(rest[0])
+        return method(*args, **options)
 
-        return set_up_own
-    own(obj, "__init__")
-    return method
+    return safe
+
+
+def harmless(names) -> dict:
+    """Return a copy of the dict of a class, or of its annotations, as dataclasses execute those."""
+    copy = {}
+    for name in names:
+        if not refused(name):
+            # on Python 3.14 a ForwardRef would run its text
+            copy[name] = getattr(names[name], "__forward_arg__", names[name])
+    return copy
 
 
 def judged(value):
     """Return what was read under a name that can lead out, or a guarded one in its place."""
-    owner = getattr(value, "__self__", None)
     if getattr(value, "__func__", None) is abc.ABCMeta.register:
         raise AttributeError("register() is refused: inherit from the class")
-    if isinstance(owner, FORWARD_REF):
-        raise AttributeError("evaluate() is refused: it would run text")  # noqa: TRY004
     safe = SAFE_FORMATS.get(getattr(value, "__name__", None))
-    if safe and isinstance(value, types.BuiltinMethodType) and isinstance(owner, str):
-        return types.MethodType(safe, owner)
     if safe and isinstance(value, types.MethodDescriptorType):
         return safe
+    if safe and isinstance(value, types.BuiltinMethodType) and isinstance(value.__self__, str):
+        return functools.partial(safe, value.__self__)
     return value
-
-
-def safe_format(text, /, *args, **kwargs):
-    """`str.format` for cells."""
-    return string.Formatter().vformat(text, args, kwargs)
 
 
 def safe_format_map(text, values):
@@ -399,8 +375,7 @@ def safe_format_map(text, values):
     return string.Formatter().vformat(text, (), values)
 
 
-FORWARD_REF = typing.ForwardRef  # an annotation that is text
-SAFE_FORMATS = {"format": safe_format, "format_map": safe_format_map}
+SAFE_FORMATS = {"format": string.Formatter().format, "format_map": safe_format_map}
 
 
 def safe_hasattr(obj, name):
@@ -412,24 +387,22 @@ def safe_hasattr(obj, name):
     return True
 
 
-def write_by(obj, method, *args):
-    """`object.__setattr__(self, "x", 1)`, `super().__setattr__("x", 1)` and the like for cells."""
-    target, name, *_ = args if is_class(obj) else (obj, *args)
-    check_name(name)
-    own(target, name)
-    getattr(obj, method)(*args)
-
-
 def check_name(name):
     """Refuse the name of an attribute that a cell may not write."""
     if type(name) is not str or refused(name, DEFINABLE):
         raise AttributeError(refusal(str(name)))
 
 
-def safe_write(write, obj, name, *value):
-    """`setattr` and `delattr` for cells."""
+def safe_setattr(obj, name, value):
+    """`setattr` for cells."""
     check_name(name)
-    write(own(obj, name), name, *value)
+    setattr(own(obj, name), name, value)
+
+
+def safe_delattr(obj, name):
+    """`delattr` for cells."""
+    check_name(name)
+    delattr(own(obj, name), name)
 
 
 def cell_frame() -> types.FrameType:
@@ -466,16 +439,11 @@ def safe_vars(*obj):
 
 def safe_eval(source, globals=None, locals=None):
     """`eval` for cells: under the same policy as the cell itself."""
-    names = names_of(locals or {})
+    code = compile_cell(source.strip(), f"{CELL}eval>", "eval")
     if globals is None:
         frame = cell_frame()
-        names = names_of(frame.f_globals) | names_of(frame.f_locals) | names
-    else:
-        names = names_of(globals) | names
-    return eval(compile_cell(source.strip(), f"{CELL}eval>", "eval"), names | START_NAMES)
-
-
-METACLASSES = (type, abc.ABCMeta, enum.EnumType)
+        globals = frame.f_globals | frame.f_locals
+    return eval(code, names_of(globals | (locals or {})) | START_NAMES)
 
 
 def safe_patterns(*classes):
@@ -488,21 +456,24 @@ def safe_patterns(*classes):
     return False
 
 
+METACLASSES = (type, abc.ABCMeta, enum.EnumType)
+
+
 def safe_import(name, globals=None, locals=None, names=(), level=0):
     """`import` for cells, and for C code that works for them."""
-    if name in PRELOADED:
+    if name in PRELOADED.split():
         return None  # C code finds it in sys.modules, cells cannot
-    view = VIEWS.get(name)
-    if level or view is None:
-        advice = ADVICE.get(name.partition(".")[0])
-        advice = f": {advice}" if advice else ""
-        known = f"import of {name!r} is refused{advice}; there are {', '.join(MODULES)}"
-        raise ModuleNotFoundError(known, name=name)
-    wanted = set(names or ()) - {"*"}
-    missing = [one for one in wanted if not hasattr(view, one)]
-    if missing:  # else it would be looked for in sys.modules
-        raise ImportError(f"import of {missing[0]!r} from {name!r} is refused or not there")
-    return view if names else VIEWS[name.partition(".")[0]]
+    package = name.partition(".")[0]
+    if level or name not in VIEWS:
+        known = f"there are {', '.join(MODULES)}"
+        advice = [ADVICE[modules] for modules in ADVICE if package in modules.split()]
+        told = "; ".join([*advice, known])
+        raise ModuleNotFoundError(f"import of {name!r} is refused: {told}", name=name)
+    view = VIEWS[name]
+    for wanted in names or ():
+        if wanted != "*" and not hasattr(view, wanted):  # else it is looked for in sys.modules
+            raise ImportError(f"import of {wanted!r} from {name!r} is refused or not there")
+    return view if names else VIEWS[package]
 
 
 class SafeTypeMeta(type):
@@ -549,7 +520,7 @@ def show(value):
 
 
 SAFE_BUILTINS = {
-    **{name: getattr(builtins, name) for name in BUILTINS},
+    **{name: getattr(builtins, name) for name in BUILTINS.split()},
     **{
         name: value
         for name, value in vars(builtins).items()
@@ -564,8 +535,8 @@ SAFE_BUILTINS = {
     "vars": safe_vars,
     "getattr": safe_getattr,
     "hasattr": safe_hasattr,
-    "setattr": lambda obj, name, value: safe_write(setattr, obj, name, value),
-    "delattr": lambda obj, name: safe_write(delattr, obj, name),
+    "setattr": safe_setattr,
+    "delattr": safe_delattr,
     "exit": safe_exit,
     "quit": safe_exit,
     "open": refusing(f"open() is refused: {NO_FILES}", FileNotFoundError),
@@ -581,13 +552,6 @@ START_NAMES = {"__name__": MAIN, "__builtins__": SAFE_BUILTINS}
 # ----------------------------------------------------------------- views of modules, and stand-ins
 
 
-class View(types.ModuleType):
-    """A module as cells see it."""
-
-    def __setattr__(self, name, value):
-        raise AttributeError("modules cannot be written to")
-
-
 VIEWS = {}
 
 
@@ -595,22 +559,11 @@ def safe_dataclass(cls=None, /, **options):
     """`dataclasses.dataclass` for cells: it writes to the class, and executes names of fields."""
     if cls is None:
         return functools.partial(safe_dataclass, **options)
-    plain = is_class(cls) and is_own(cls)
-    if not plain or issubclass(cls, (str, tuple)):
-        raise TypeError("a dataclass is made of a plain class of your own")
+    plain = is_class(cls) and own(cls, "fields") and not issubclass(cls, (str, tuple))
+    if not plain or SAFE_FORMATS.keys() & inspect.get_annotations(cls).keys():
+        raise TypeError("a dataclass is your own plain class; give `format` another name")
     cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else a signature would be evaluated
     return dataclasses.dataclass(cls, **options)
-
-
-def not_of_text(function):
-    """Return `asdict` or `astuple` for cells: a field of a text could be its raw `format`."""
-
-    def safe(obj, **how):
-        if isinstance(obj, str):
-            raise TypeError("a dataclass that is a text is refused")
-        return function(obj, **how)
-
-    return safe
 
 
 def safe_abstractmethod(method):
@@ -618,14 +571,12 @@ def safe_abstractmethod(method):
     return abc.abstractmethod(own(method, "__isabstractmethod__"))
 
 
-def safe_wraps(wrapped, *names):
-    """`functools.wraps` for cells."""
+def safe_wraps(wrapped):
+    """`functools.wraps` for cells, which writes to what it is given, too."""
 
     def wraps(wrapper):
-        for name in ("__name__", "__qualname__", "__doc__"):
-            if safe_hasattr(wrapped, name):
-                safe_write(setattr, wrapper, name, safe_getattr(wrapped, name))
-        return wrapper
+        names = ("__name__", "__qualname__", "__doc__")
+        return functools.update_wrapper(own(wrapper, "__wrapped__"), wrapped, names, ())
 
     return wraps
 
@@ -646,30 +597,22 @@ def print_exc(*, file=None):
     print(format_exc(), file=file)
 
 
-def no_warning(*args, **kwargs):
-    """Warn, or filter warnings: there is nobody to see them."""
+def ignore(*args, **kwargs):
+    """Stand in for warnings, which nobody is there to see."""
 
 
 STAND_INS = {
     "abc": {"abstractmethod": safe_abstractmethod},
-    "csv": {"field_size_limit": lambda *limit: 131072},
-    "dataclasses": {
-        "dataclass": safe_dataclass,
-        "asdict": not_of_text(dataclasses.asdict),
-        "astuple": not_of_text(dataclasses.astuple),
-    },
+    "csv": {"field_size_limit": ignore},
+    "dataclasses": {"dataclass": safe_dataclass},
     "functools": {"wraps": safe_wraps},
     "operator": dict.fromkeys(["attrgetter", "methodcaller"], refusing("refused: use a lambda")),
     "sys": {"exit": safe_exit, "setrecursionlimit": safe_recursion_limit},
     "time": {"sleep": refusing("time.sleep() is refused: there is nothing to wait for")},
     "traceback": {"format_exc": format_exc, "print_exc": print_exc},
-    "typing": {
-        "Type": SafeType,
-        "runtime_checkable": lambda cls: typing.runtime_checkable(own(cls, "__init__")),
-        **dict.fromkeys(["final", "override"], lambda marked: marked),
-    },
+    "typing": {"Type": SafeType},
     "warnings": {
-        **dict.fromkeys(["warn", "filterwarnings", "simplefilter"], no_warning),
+        **dict.fromkeys(["warn", "filterwarnings", "simplefilter"], ignore),
         "catch_warnings": contextlib.nullcontext,
     },
 }
@@ -680,16 +623,14 @@ def harden():
     """Prepare this process for cells: make the views, and guard what the library reads for them."""
     for name, words in MODULES.items():
         module = importlib.import_module(name)
-        names = {word for word in words if word[0] not in "*-"}
-        if "*" in words:
-            public = [one for one in dir(module) if one[0] != "_"]
-            names |= set(getattr(module, "__all__", public))
+        names = set(words)
+        if "*" in names:
+            names |= {one for one in getattr(module, "__all__", dir(module)) if one[0] != "_"}
         # not named as the module, or `from json import decoder` would look in sys.modules
-        view = View(f"{name} (safe part)", module.__doc__)
-        names -= {word[1:] for word in words if word[0] == "-"}
+        view = types.ModuleType(f"{name} (safe part)", module.__doc__)
         for one in names:
             value = getattr(module, one, module)  # some names are newer than Python 3.11
-            if not isinstance(value, types.ModuleType):
+            if f"-{one}" not in names and not isinstance(value, types.ModuleType):
                 vars(view)[one] = value
         vars(view).update(STAND_INS.get(name, {}))
         VIEWS[name] = view
@@ -732,8 +673,7 @@ class Output(io.TextIOBase):
         text = str.__str__(text)
         room = self.half - len(self.head)
         self.head += text[:room]
-        self.tail += text[room:]
-        self.tail = self.tail[-self.half :]
+        self.tail = (self.tail + text[room:])[-self.half :]
         self.count += len(text)
         return len(text)
 
@@ -741,65 +681,55 @@ class Output(io.TextIOBase):
         """Return what was kept; the cut is at the ends of lines, where they are not too long."""
         head = self.head
         tail = self.tail
-        if self.count > len(head) + len(tail):
-            quarter = self.half // 2
-            head = head[: head.rfind("\n", quarter) + 1] or head
-            tail = tail[tail.find("\n", 0, quarter) + 1 :]
-        left_out = self.count - len(head) - len(tail)
-        if not left_out:
+        if self.count == len(head) + len(tail):
             return head + tail
+        quarter = self.half // 2
+        head = head[: head.rfind("\n", quarter) + 1] or head
+        tail = tail[tail.find("\n", 0, quarter) + 1 :]
+        count = self.count - len(head) - len(tail)
         advice = "characters left out of the middle; print less, or in parts"
-        return f"{head.rstrip()}\n... [{left_out:,} {advice}] ...\n{tail}"
+        return f"{head.rstrip()}\n... [{count:,} {advice}] ...\n{tail}"
 
 
 def describe(error: BaseException) -> str:
     """Return a traceback of the cells' own frames, ending in `KeyError: 'x'`."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own_frames = [frame for frame in frames if frame.filename.startswith(CELL)]
-    lines = ["Traceback (most recent call last):\n"] if own_frames else []
-    lines += traceback.StackSummary.from_list(own_frames).format()
-    kind = type(error)
-    if kind in (SyntaxError, IndentationError, TabError):
-        lines += traceback.format_exception_only(error)
-    else:
-        module = "" if kind.__module__ in ("builtins", MAIN) else f"{kind.__module__}."
-        said = str(error)
-        lines.append(f"{module}{kind.__name__}: {said}" if said else f"{module}{kind.__name__}")
-    text = "".join(lines).strip()
+    told = traceback.TracebackException.from_exception(error)
+    own_frames = [frame for frame in told.stack if frame.filename.startswith(CELL)]
+    told.stack = traceback.StackSummary.from_list(own_frames)
+    told.exceptions = None  # of groups
+    text = "".join(told.format(chain=False)).strip()
     return text if len(text) < 4000 else f"{text[:2000]}\n...\n{text[-1900:]}"
 
 
 def json_default(value):
     """Return as JSON can have it what tools give besides: dates, sets, dataclasses, arrays."""
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
+    for method in ("isoformat", "tolist"):  # of dates; of numpy's arrays and numbers
+        if hasattr(value, method):
+            return getattr(value, method)()
     if isinstance(value, (decimal.Decimal, uuid.UUID)):
         return str(value)
     if isinstance(value, (set, frozenset)):
         return list(value)
     if dataclasses.is_dataclass(value) and not is_class(value):
         return dataclasses.asdict(value)
-    if hasattr(value, "tolist"):  # of numpy
-        return value.tolist()
     raise TypeError(f"a {type(value).__name__} is not JSON: pass text, numbers, dicts or lists")
 
 
 def json_default_or_list(value):
     """Return the same for what cells give, of which any iterable becomes a list."""
-    try:
-        return json_default(value)
-    except TypeError:
-        if not isinstance(value, Iterable):
-            raise
-        return list(value)
+    return list(value) if isinstance(value, Iterable) else json_default(value)
 
 
-class TimeIsUp(BaseException):
-    """What a cell over its time is told; it has no name for this."""
+def to_json(value) -> str:
+    """Return what a cell gives as JSON; raise where that is impossible, or too long to be sent."""
+    text = json.dumps(value, default=json_default_or_list)
+    if len(text) > MESSAGE_BYTES - (1 << 20):
+        raise ValueError(f"{len(text):,} bytes of JSON are too many: {MESSAGE_BYTES:,} can be sent")
+    return text
 
 
-TimeIsUp.__name__ = "TimeoutError"
-TimeIsUp.__module__ = "builtins"
+# what a cell over its time is told; no BaseException, as cells know it, catches this
+TimeIsUp = type("TimeoutError", (BaseException,), {"__module__": "builtins"})
 
 
 class Interpreter:
@@ -819,10 +749,8 @@ class Interpreter:
 
     def FINAL(self, value=None):
         """End the run with `value`, any JSON value."""
-        text = json.dumps(value, default=json_default_or_list)
-        if len(text) > FRAME_BYTES - (1 << 20):
-            raise ValueError(f"{len(text):,} bytes of JSON; an answer takes {FRAME_BYTES:,}")
-        self.final = self.final or Final(json.loads(text))
+        value = json.loads(to_json(value))
+        self.final = self.final or Final(value)
         raise SystemExit
 
     def FINAL_VAR(self, name):
@@ -847,15 +775,6 @@ class Interpreter:
             self.end += 0.2
             raise TimeIsUp("the cell computed for too long; its variables are kept")
 
-    def restore(self):
-        """Put back what a cell has rebound of the harness, keep its own value, and say so."""
-        for name, value in self.fixed.items():
-            found = self.names.get(name, value)
-            if found is not value:
-                self.names[f"{name}_1"] = found
-                print(f"[`{name}` is the original again; your value is kept as `{name}_1`]")
-            self.names[name] = value
-
     def run(self, source: str, seconds: float = float("inf")) -> Result:
         """Run one cell, for at most `seconds` of CPU time."""
         self.cells += 1
@@ -866,36 +785,39 @@ class Interpreter:
         output = Output(self.output_chars)
         vars(VIEWS["sys"]).update(stdout=output, stderr=output)
         self.end = time.process_time() + seconds
-        error = None
         try:
             self.interruptible = True
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-                error = self.run_and_restore(source, name)
-        except TimeIsUp as late:  # while telling of an error, or while restoring
-            error = f"TimeoutError: {late}"
+                error = self.error_of(source, name)
+                self.restore()
         except BaseException:
-            error = "Exception: an error whose str() failed"
+            error = "TimeoutError, or an error whose str() failed"
         finally:
             self.interruptible = False
         return Result(output.text(), error, self.final)
 
-    def run_and_restore(self, source: str, name: str) -> str | None:
+    def error_of(self, source: str, name: str) -> str | None:
         """Run a cell and return its error."""
-        error = None
         reserve = None
         with contextlib.suppress(OSError):
             reserve = mmap.mmap(-1, 24 << 20)  # telling of a MemoryError takes memory
         try:
             exec(compile_cell(source, name), self.names)
         except SystemExit:
-            pass
+            return None
         except BaseException as problem:
             if reserve:
                 reserve.close()
-            error = describe(problem)
-        finally:
-            self.restore()
-        return error
+            return describe(problem)
+
+    def restore(self):
+        """Put back what a cell has rebound of the harness, keep its own value, and say so."""
+        for name, value in self.fixed.items():
+            found = self.names.get(name, value)
+            if found is not value:
+                self.names[f"{name}_1"] = found
+                print(f"[`{name}` is the original again; your value is kept as `{name}_1`]")
+            self.names[name] = value
 
 
 # ----------------------------------------------------- worker: the process wall, and one REPL in it
@@ -922,7 +844,6 @@ def instruction(code: int, value: int, if_equal: int = 0) -> bytes:
     return struct.pack("HBBI", code, if_equal, 0, value)
 
 
-@functools.cache
 def seccomp_filter(machine: str) -> list[bytes]:
     """Return the program that the kernel runs before each system call.
 
@@ -936,8 +857,7 @@ def seccomp_filter(machine: str) -> list[bytes]:
     allow
     """
     audit, column = MACHINES[machine]
-    words = SYSCALLS.split()
-    numbers = [int(number) for number in words[column::3] if number != "-1"]
+    numbers = SYSCALLS.split()[column::3]
     program = [
         instruction(LOAD, 4),  # offset of the architecture in seccomp_data
         instruction(JUMP_IF_EQUAL, audit, if_equal=1),
@@ -945,7 +865,8 @@ def seccomp_filter(machine: str) -> list[bytes]:
         instruction(LOAD, 0),  # offset of the number
     ]
     for i, number in enumerate(numbers):
-        program.append(instruction(JUMP_IF_EQUAL, number, if_equal=len(numbers) - i))
+        skip = len(numbers) - i
+        program.append(instruction(JUMP_IF_EQUAL, int(number) & 0xFFFFFFFF, if_equal=skip))
     return [*program, instruction(RETURN, REFUSE), instruction(RETURN, ALLOW)]
 
 
@@ -970,51 +891,6 @@ def lock_down(memory_mb: int) -> tuple[str, ...]:
     return ("language", "rlimits", "seccomp")
 
 
-class Lines:
-    """The worker's end of the socket: a JSON value a line, by read(2) and write(2) alone."""
-
-    def __init__(self, fd: int):
-        self.fd = fd
-        self.rest = b""
-
-    def line(self) -> bytes:
-        """Return the next line; raise EOFError when the host has hung up."""
-        parts = []
-        end = b""
-        while not end:
-            data = self.rest or os.read(self.fd, CHUNK)
-            if not data:
-                raise EOFError
-            part, end, self.rest = data.partition(b"\n")
-            parts.append(part)
-        return b"".join(parts)
-
-    def receive(self):
-        """Return the next value."""
-        return json.loads(self.line().decode())
-
-    def send(self, text: str):
-        """Send a JSON text."""
-        data = memoryview(f"{text}\n".encode())
-        while data:
-            data = data[os.write(self.fd, data) :]
-
-
-def text_line(text: str) -> bytes:
-    """Return a text as one line, where 0xFF, which UTF-8 does not have, stands for a line break."""
-    return text.encode("utf-8", "surrogatepass").replace(b"\n", b"\xff") + b"\n"
-
-
-def from_line(line: bytes) -> str:
-    """Return the text of such a line."""
-    return line.replace(b"\xff", b"\n").decode("utf-8", "surrogatepass")
-
-
-def json_line(value) -> bytes:
-    """Return a value as a line of JSON."""
-    return f"{json.dumps(value)}\n".encode()
-
-
 def result_of(reply: dict):
     """Return what a tool has returned, or raise what it has raised."""
     if "error" not in reply:
@@ -1027,32 +903,34 @@ def result_of(reply: dict):
 
 def work(fd: int):
     """Be a worker: load the variables, lock the doors, run cells until the host hangs up."""
-    lines = Lines(fd)
-    setup = lines.receive()
-    variables = {}
-    for name, is_text in setup["variables"]:
-        text = ""
-        for part in iter(lines.line, b""):
-            text += from_line(part)  # in place; in a `while` Python 3.11 would copy it each time
-        variables[name] = text if is_text else json.loads(text)
-    walls = lock_down(setup["memory_mb"])
+    reader = open(fd, "rb", CHUNK)
+    writer = open(fd, "wb", closefd=False)
+
+    def send(message: str):
+        writer.write(f"{message}\n".encode())
+        writer.flush()
 
     def call(tool, /, *args, **kwargs):
-        message = {"call": tool, "args": args, "kwargs": kwargs}
-        message = json.dumps(message, default=json_default_or_list)
-        if len(message) > FRAME_BYTES:
-            raise ValueError(f"{tool}: {len(message):,} bytes; a call takes {FRAME_BYTES:,}")
-        limit = sys.getrecursionlimit()
+        message = to_json({"call": tool, "args": args, "kwargs": kwargs})
         interpreter.interruptible = False  # half a line would be the end of this worker
-        sys.setrecursionlimit(limit + 100)
         try:
-            lines.send(message)
-            reply = lines.receive()
+            send(message)  # this goes less deep than to_json() did: no recursion ends it halfway
+            reply = reader.readline()
         finally:
-            sys.setrecursionlimit(limit)
             interpreter.interruptible = True
-        return result_of(reply)
+        return result_of(json.loads(reply))
 
+    setup = json.loads(reader.readline())
+    variables = {}
+    for name in setup["variables"]:
+        is_text = json.loads(reader.readline())
+        text = ""
+        for line in reader:
+            if line == b"\n":
+                break
+            text += from_line(line)
+        variables[name] = text if is_text else json.loads(text)
+    walls = lock_down(setup["memory_mb"])
     tools = {}
     for name in setup["tools"]:
         tools[name] = types.MethodType(call, name)  # which has no attributes to be set
@@ -1060,20 +938,27 @@ def work(fd: int):
     signal.signal(signal.SIGPROF, interpreter.check_time)
     signal.setitimer(signal.ITIMER_PROF, 0.05, 0.05)
     VIEWS["random"].seed()  # or all forked workers would draw the same numbers
-    hello = {"pid": os.getpid(), "walls": walls}
-    lines.send(json.dumps(hello))
-    while True:
-        result = interpreter.run(lines.receive(), setup["cell_seconds"])
-        lines.send(json.dumps(result))
+    send(json.dumps({"pid": os.getpid(), "walls": walls}))
+    for line in reader:
+        result = interpreter.run(json.loads(line), setup["cell_seconds"])
+        send(json.dumps(result))
+
+
+def to_line(text: str) -> bytes:
+    """Return a text as one line, where 0xFF, which UTF-8 does not have, stands for a line break."""
+    return text.encode("utf-8", "surrogatepass").replace(b"\n", b"\xff") + b"\n"
+
+
+def from_line(line: bytes) -> str:
+    """Return the text of such a line."""
+    return line[:-1].replace(b"\xff", b"\n").decode("utf-8", "surrogatepass")
 
 
 def serve(fd: int):
-    """Be the fork server: fork a worker for each socket that comes."""
+    """Be the fork server: fork a worker ahead, and the next one when it is taken."""
     control = socket.socket(fileno=fd)
     Interpreter({}, {}).run("1")  # so that workers find all that a cell needs
-    if os.uname().machine in MACHINES:
-        seccomp_filter(os.uname().machine)  # the same
-    for name in PRELOADED:
+    for name in PRELOADED.split():
         with contextlib.suppress(ImportError):  # 3.11 has no _pylong
             importlib.import_module(name)
     with contextlib.suppress(OSError), tempfile.TemporaryDirectory() as empty:
@@ -1083,21 +968,29 @@ def serve(fd: int):
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
     os.dup2(1, 2)  # the null device; what went wrong was told until here
     while True:
-        order, fds, *_ = socket.recv_fds(control, 1, 1)
-        if not order:  # the host is gone; so is this process group, which is all workers
-            os.killpg(0, signal.SIGKILL)
+        waiting, idle = os.pipe()
         pid = -1
         with contextlib.suppress(OSError):  # no room: the host will find the worker lost
             pid = os.fork()
+        if pid > 0:
+            os.close(idle)
+            os.read(waiting, 1)  # until the worker is taken, or dies
+            os.close(waiting)
+            continue
+        if pid == 0 and sys.platform == "linux":  # die with this server
+            LIBC.prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
+        order, fds, *_ = socket.recv_fds(control, 1, 1)
+        if not order:  # the host is gone; so is this process group, which is all workers
+            os.killpg(0, signal.SIGKILL)
         if pid == 0:
-            os.dup2(fds[0], 3)
-            os.closerange(4, 1 << 16)  # a library may have opened something, too
-            if sys.platform == "linux":  # die with this server
-                LIBC.prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
-            with contextlib.suppress(EOFError, OSError):
+            try:
+                os.dup2(fds[0], 3)
+                os.closerange(4, 1 << 16)  # a library may have opened something, too
                 work(3)
-            os._exit(0)
-        os.close(fds[0])
+            finally:
+                os._exit(0)
+        for unused in (*fds, waiting, idle):
+            os.close(unused)
 
 
 # ---------------------------------------------------------------------------- host: what others use
@@ -1105,14 +998,6 @@ def serve(fd: int):
 
 class SandboxError(Exception):
     """The worker does not start or is not to be trusted, or the sandbox is closed or busy."""
-
-
-def from_json(data: bytearray):
-    """Return the value of a message; raise SandboxError where it is none."""
-    try:
-        return json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise SandboxError(f"the worker sent what is not JSON: {error}") from None
 
 
 class ForkServer:
@@ -1127,29 +1012,29 @@ spec = util.spec_from_file_location("sandbox", {__file__!r})
 sys.modules["sandbox"] = module = util.module_from_spec(spec)
 spec.loader.exec_module(module)
 module.serve({theirs.fileno()})"""
-        environment = {}  # but for what Python itself may need
-        for name, value in os.environ.items():
-            if name.endswith("LD_LIBRARY_PATH"):
-                environment[name] = value
-        with theirs, contextlib.ExitStack() as unless_it_starts:
-            unless_it_starts.callback(self.control.close)
+        needed = [name for name in os.environ if name.endswith("LD_LIBRARY_PATH")]  # by Python
+        try:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code],
-                env=environment,
+                env={name: os.environ[name] for name in needed},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for the host
             )
-            unless_it_starts.pop_all()
+        except OSError:
+            self.control.close()
+            raise
+        finally:
+            theirs.close()
 
     def fork(self) -> socket.socket:
         """Order a worker; return the socket to it. Raises OSError where the server is dead."""
         ours, theirs = socket.socketpair()
         with theirs:
             socket.send_fds(self.control, [b"1"], [theirs.fileno()])
-        ours.setblocking(False)
+        ours.settimeout(0.25)  # to look at the limits now and then
         return ours
 
     def stop(self):
@@ -1161,13 +1046,13 @@ module.serve({theirs.fileno()})"""
 
 
 SERVERS = {}  # the fork server by the pid of its host
-LOCK = threading.Lock()
+LOCKS = collections.defaultdict(threading.Lock)  # the same; one may be held during a fork
 
 
 def fork_worker() -> socket.socket:
     """Return the socket to a new worker of this process's fork server."""
-    with LOCK:
-        pid = os.getpid()
+    pid = os.getpid()
+    with LOCKS[pid]:
         server = SERVERS.get(pid)
         if server and server.process.poll() is not None:  # it died
             server.stop()
@@ -1183,28 +1068,18 @@ def why_dead() -> str:
     if not server:
         return ""
     try:
-        server.process.wait(1)
+        said = server.process.communicate(timeout=1)[1].decode(errors="replace")
     except subprocess.TimeoutExpired:
         return "it could not be forked, or was killed while it loaded"
-    said = server.process.stderr.read().decode(errors="replace")
     return said.strip().rpartition("\n")[2]
 
 
-def after_fork():
-    """Begin anew in a forked child: the lock may have been held, the server is the parent's."""
-    global LOCK
-    LOCK = threading.Lock()
-
-
+@atexit.register
 def stop_server():
-    """End this process's fork server, at exit."""
+    """End this process's fork server."""
     server = SERVERS.pop(os.getpid(), None)
     if server:
         server.stop()
-
-
-os.register_at_fork(after_in_child=after_fork)
-atexit.register(stop_server)
 
 
 @functools.cache
@@ -1212,17 +1087,7 @@ def background_loop(pid: int):
     """Return the event loop of this process, which runs in a thread of its own."""
     asyncio = importlib.import_module("asyncio")  # which few need, and which takes its time
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    def stop():
-        if os.getpid() != pid:
-            return
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-    atexit.register(stop)
+    threading.Thread(target=loop.run_forever, daemon=True).start()
     return loop
 
 
@@ -1260,9 +1125,8 @@ class Sandbox(contextlib.AbstractContextManager):
         self._closed = False
         self._hello = None  # what the worker said of itself before any cell, so it is true
         self._socket = None
-        self._rest = b""  # what came after the last message
-        self._deadline = float("inf")
-        self._cpu_start = 0.0
+        self._deadline = float("inf")  # of the run, by the clock
+        self._cpu_end = float("inf")  # of the cell, in CPU seconds of the worker
         self._running = threading.Lock()
         with contextlib.suppress(OSError):  # to be told when it is needed
             self._socket = fork_worker()
@@ -1292,9 +1156,9 @@ class Sandbox(contextlib.AbstractContextManager):
         try:
             self._deadline = time.monotonic() + seconds
             self._greeting()
-            self._cpu_start = self._cpu()
+            self._cpu_end = self._cpu() + self.cell_seconds + 1
             return self._converse(code)
-        except (EOFError, OSError) as lost:
+        except OSError as lost:
             self._drop_worker()
             if self._closed:
                 raise SandboxError("the sandbox is closed") from None
@@ -1313,11 +1177,10 @@ class Sandbox(contextlib.AbstractContextManager):
     def close(self):
         """Kill the worker; may be called twice, and from another thread while a cell runs."""
         self._closed = True
+        self._kill_process()
         if self._running.acquire(blocking=False):  # else run() sees it, and closes the socket
             self._drop_worker()
             self._running.release()
-        else:
-            self._kill_process()
 
     def _converse(self, code: str) -> Result:
         """Hand over a cell, call the tools that it asks for, and return its result."""
@@ -1353,13 +1216,10 @@ class Sandbox(contextlib.AbstractContextManager):
         try:
             self._socket = self._socket or fork_worker()
             hello = self._exchange(self._setup())
-        except TimeoutError:
+        except OSError as error:
             self._drop_worker()
-            raise
-        except (EOFError, OSError) as error:
-            self._drop_worker()
-            if self._closed:
-                raise SandboxError("the sandbox is closed") from None
+            if self._closed or isinstance(error, TimeoutError):
+                raise
             raise SandboxError(f"no worker came up: {why_dead() or error!r}") from error
         if type(hello["pid"]) is not int or hello["pid"] < 2:
             raise SandboxError("the worker said what workers do not say")
@@ -1367,78 +1227,61 @@ class Sandbox(contextlib.AbstractContextManager):
         self._hello = hello
         return hello
 
-    def _setup(self) -> Iterator:
+    def _setup(self) -> Iterator[bytes]:
         """Yield what a worker needs to know, and the variables in pieces."""
         setup = {
-            "variables": [],
+            "variables": list(self.variables),
             "tools": list(self.tools),
             "cell_seconds": self.cell_seconds,
             "memory_mb": self.memory_mb,
             "output_chars": self.output_chars,
         }
-        for name, value in self.variables.items():
-            setup["variables"].append((name, isinstance(value, str)))
         yield json_line(setup)
         for value in self.variables.values():
-            text = value if isinstance(value, str) else json.dumps(value)
+            is_text = isinstance(value, str)
+            yield json_line(is_text)
+            text = value if is_text else json.dumps(value)
             for start in range(0, len(text), CHUNK):
-                yield text_line(text[start : start + CHUNK])
+                yield to_line(text[start : start + CHUNK])
             yield b"\n"
 
     def _exchange(self, lines: Iterator[bytes]):
         """Send lines and return the worker's next message: the one place where the host waits."""
-        outgoing = memoryview(b"".join(itertools.islice(lines, 8)))
+        outgoing = memoryview(next(lines))
         incoming = bytearray()
-        since = time.monotonic()  # a message began, or the worker has computed
-        used = self._cpu()
-        while True:
-            now = time.monotonic()
-            halfway = bool(outgoing or incoming)
-            if not halfway and self._cpu() > used + 0.01:
-                used = self._cpu()
-                since = now
+        patience = 4 * self.cell_seconds + 4 if self._hello else START_SECONDS
+        end = time.monotonic() + patience  # also of a worker that drips, or is stopped
+        while not incoming.endswith(b"\n"):
             if self._closed:
-                raise EOFError
-            if now > self._deadline:
+                raise ConnectionError
+            if time.monotonic() > self._deadline:
                 raise TimeoutError("the time of the run is over")
-            if used - self._cpu_start > self.cell_seconds + 1:
-                raise TimeoutError(f"it computed for {self.cell_seconds:g} s, deaf to signals")
-            if halfway and self._hello and now - since > FRAME_SECONDS:
-                raise TimeoutError("it was too slow in the middle of a message")
-            if now - since > (self.cell_seconds + 2 if self._hello else START_SECONDS):
+            if time.monotonic() > end:
                 raise TimeoutError("it stopped answering")
-            if outgoing and self._ready(select.POLLOUT):
-                outgoing = outgoing[self._socket.send(outgoing) :]
-                if not outgoing:
-                    outgoing = memoryview(b"".join(itertools.islice(lines, 8)))
-                    since = now
-            elif not outgoing and (self._rest or self._ready(select.POLLIN)):
-                data = self._rest or self._socket.recv(CHUNK)
+            if self._cpu() > self._cpu_end:
+                raise TimeoutError(f"it computed for {self.cell_seconds:g} s, deaf to signals")
+            if len(incoming) > MESSAGE_BYTES:
+                raise SandboxError("the worker sent too long a message")
+            with contextlib.suppress(BlockingIOError, TimeoutError):
+                if outgoing:
+                    outgoing = outgoing[self._socket.send(outgoing) :]
+                    outgoing = outgoing or memoryview(next(lines, b""))
+                    continue
+                data = self._socket.recv(CHUNK)
                 if not data:
-                    raise EOFError
-                since = since if incoming else now
-                part, end, self._rest = data.partition(b"\n")
-                incoming += part
-                if len(incoming) > FRAME_BYTES:
-                    raise SandboxError("the worker sent too long a message")
-                if end:
-                    return from_json(incoming)
-
-    def _ready(self, event: int) -> bool:
-        """Wait for a moment until the socket can be read or written."""
-        poll = select.poll()
-        poll.register(self._socket, event)
-        left = max(self._deadline - time.monotonic(), 0)
-        return bool(poll.poll(1000 * min(left, 0.25)))
+                    raise ConnectionError
+                incoming += data
+        try:
+            return json.loads(incoming.decode())
+        except (ValueError, RecursionError) as error:
+            raise SandboxError(f"the worker sent what is not JSON: {error}") from None
 
     def _drop_worker(self):
         """Kill the worker; one that did not say hello yet ends by itself when it finds us gone."""
         self._kill_process()
         if self._socket:
             self._socket.close()
-        self._hello = None
-        self._socket = None
-        self._rest = b""
+        self._socket = self._hello = None
 
     def _kill_process(self):
         """Kill the worker, if it has said hello."""
@@ -1455,3 +1298,8 @@ class Sandbox(contextlib.AbstractContextManager):
             return time.clock_gettime(~self._hello["pid"] << 3 | 2)
         except OSError:
             return 0.0
+
+
+def json_line(value) -> bytes:
+    """Return a value as a line of JSON."""
+    return f"{json.dumps(value)}\n".encode()

@@ -376,7 +376,8 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_message():
 
 @linux_only
 @pytest.mark.parametrize(
-    ("seconds", "told", "most"), [(2, "the time of the run is over", 5), (60, "too slow", 15)]
+    ("seconds", "told", "most"),
+    [(2, "the time of the run is over", 5), (60, "stopped answering", 15)],
 )
 def test_a_worker_that_drips_a_message(seconds, told, most):
     def lie():
@@ -389,7 +390,7 @@ def test_a_worker_that_drips_a_message(seconds, told, most):
                 forge(pid, b"[")
                 time.sleep(1)
 
-    with Sandbox({"context": "c"}, {"lie": lie}, cell_seconds=30) as repl:
+    with Sandbox({"context": "c"}, {"lie": lie}, cell_seconds=1) as repl:
         start = time.monotonic()
         assert told in repl.run("lie()", seconds=seconds).error
         assert time.monotonic() - start < most
@@ -405,10 +406,8 @@ def test_a_worker_that_calls_without_end():
         forge(repl.pid, calls)
 
     tools = {"note": lambda: time.sleep(0.01), "lie": lie}
-    with Sandbox(tools=tools) as repl:
-        start = time.monotonic()
-        assert "the time of the run is over" in repl.run("lie()", seconds=1).error
-        assert time.monotonic() - start < 20
+    with Sandbox(tools=tools) as repl, pytest.raises(SandboxError, match="Extra data"):
+        repl.run("lie()", seconds=20)  # a worker waits for the answer to its call
 
 
 @linux_only
@@ -417,8 +416,9 @@ def test_a_worker_that_calls_a_tool_it_was_given_is_believed():
     forged = message({"call": "note", "args": ["forged"], "kwargs": {}})
     tools = {"note": calls.append, "lie": lambda: forge(repl.pid, forged)}
     with Sandbox(tools=tools) as repl:
-        result = repl.run("lie()\nnote('true')", seconds=20)
-    assert "forged" in calls, result  # the control: what `forge` writes does arrive
+        with contextlib.suppress(SandboxError):  # the answer to the lie is one too many
+            repl.run("lie()\nsum(range(10**7))\nnote('true')", seconds=20)
+    assert "forged" in calls  # the control: what `forge` writes does arrive
 
 
 def test_close():
