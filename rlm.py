@@ -904,14 +904,19 @@ NO_ANSWER = {  # by finish_reason
 
 
 def ask_model(node: Node, span: dict) -> Reply:
-    """Ask until an answer comes, or trying again would not help."""
+    """Ask the function that is the model, or the server, until an answer comes or none will."""
     rlm = node.rlm
     run = node.run
+    messages = span["messages"]
     began = time.monotonic()
     longest = LONGEST_WAIT if rlm.max_seconds is None else rlm.max_seconds
     for tried in itertools.count(1):
         try:
-            return ask_once(node, span["messages"])
+            if not callable(node.model):
+                seconds = min(rlm.timeout, max(run.left(), 0.001))
+                return post(rlm, node.model, messages, seconds)
+            reply = settle(node.model(messages))
+            return Reply(reply) if isinstance(reply, str) else reply
         except ModelError as error:
             problem = hide_secrets(error.problem, rlm)
             wait = error.wait or 0
@@ -927,16 +932,6 @@ def ask_model(node: Node, span: dict) -> Reply:
         run.check(["seconds"])
 
 
-def ask_once(node: Node, messages: list[dict]) -> Reply:
-    """Ask the server, or the function that is the model."""
-    if not callable(node.model):
-        left = max(node.run.left(), 0.001)
-        seconds = min(node.rlm.timeout, left)
-        return post(node.rlm, node.model, messages, seconds)
-    reply = settle(node.model(messages))
-    return Reply(reply) if isinstance(reply, str) else reply
-
-
 def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
     """Send one request and read the reply, all of it within `seconds`; raise ModelError."""
     base, _, query = rlm.base_url.strip().partition("?")
@@ -944,12 +939,12 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
     end = time.monotonic() + seconds
     data = bytearray()
     try:
-        with session(url, os.getpid()).post(
+        with session(os.getpid()).post(
             url,
             params=query,
             json={"model": model, "messages": messages, **rlm.options},
             headers=request_headers(rlm),
-            auth=keep_headers,
+            auth=lambda request: request,  # without one, ~/.netrc would replace the key
             timeout=(min(10, seconds), seconds),
             stream=True,
             allow_redirects=False,
@@ -968,25 +963,15 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
 
 
 @functools.cache
-def session(url: str, pid: int) -> requests.Session:
-    """Return the pool of connections of this process; the environment is read once."""
+def session(pid: int) -> requests.Session:
+    """Return the connections of this process; proxies and certificates are the environment's."""
     http = requests.Session()
+    http.verify = os.environ.get("SSL_CERT_FILE") or True
     adapter = requests.adapters.HTTPAdapter(pool_maxsize=512)
     http.mount("http://", adapter)
     http.mount("https://", adapter)
-    http.verify = os.environ.get("SSL_CERT_FILE") or True
-    with contextlib.suppress(ValueError):  # of an address that is none: the request will tell
-        known = http.merge_environment_settings(url, {}, None, None, None)
-        http.proxies = known["proxies"]
-        http.verify = known["verify"]
-    http.trust_env = False
     atexit.register(http.close)
     return http
-
-
-def keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Be the `auth` of a request: without one, a name in the address would replace the key."""
-    return request
 
 
 def request_headers(rlm: RLM) -> dict[str, str]:

@@ -415,9 +415,9 @@ def test_a_worker_that_calls_a_tool_it_was_given_is_believed():
     calls = []
     forged = message({"call": "note", "args": ["forged"], "kwargs": {}})
     tools = {"note": calls.append, "lie": lambda: forge(repl.pid, forged)}
-    with Sandbox(tools=tools) as repl:
-        with contextlib.suppress(SandboxError):  # the answer to the lie is one too many
-            repl.run("lie()\nsum(range(10**7))\nnote('true')", seconds=20)
+    # the answer to the lie is one too many for the worker
+    with contextlib.suppress(SandboxError), Sandbox(tools=tools) as repl:
+        repl.run("lie()\nsum(range(10**7))\nnote('true')", seconds=20)
     assert "forged" in calls  # the control: what `forge` writes does arrive
 
 
