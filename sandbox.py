@@ -692,12 +692,21 @@ class Output(io.TextIOBase):
 
 
 def describe(error: BaseException) -> str:
-    """Return a traceback of the cells' own frames, ending in `KeyError: 'x'`."""
-    told = traceback.TracebackException.from_exception(error)
-    own_frames = [frame for frame in told.stack if frame.filename.startswith(CELL)]
-    told.stack = traceback.StackSummary.from_list(own_frames)
-    told.exceptions = None  # of groups
-    text = "".join(told.format(chain=False)).strip()
+    """Return a traceback of the cells' own frames, ending in `KeyError: 'x'`.
+
+    The library's own words for an error would import and read what its attributes name.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own_frames = [frame for frame in frames if frame.filename.startswith(CELL)]
+    lines = ["Traceback (most recent call last):\n"] if own_frames else []
+    lines += traceback.StackSummary.from_list(own_frames).format()
+    kind = type(error)
+    if kind in (SyntaxError, IndentationError, TabError):
+        lines += traceback.format_exception_only(error)
+    else:
+        module = "" if kind.__module__ in ("builtins", MAIN) else f"{kind.__module__}."
+        lines.append(f"{module}{kind.__name__}: {error}".removesuffix(": "))
+    text = "".join(lines).strip()
     return text if len(text) < 4000 else f"{text[:2000]}\n...\n{text[-1900:]}"
 
 
