@@ -226,11 +226,12 @@ class Policy(RestrictingNodeTransformer):
 
     def rewrite_Attribute(self, node):
         reads = isinstance(node.ctx, ast.Load)
+        name = ast.Constant(node.attr)
         if reads and (is_dunder(node.attr) or node.attr in GUARDED):
-            return self.guard("@getattr", node, node.value, ast.Constant(node.attr))
+            return self.guard("@getattr", node, node.value, name)
         if not reads or is_private(node.attr):
             # it stays an attribute, as Python has to mangle `__x`
-            node.value = self.guard("@own", node, node.value, ast.Constant(node.attr))
+            node.value = self.guard("@own", node, node.value, name)
         return node
 
     def rewrite_AugAssign(self, node):
@@ -245,11 +246,15 @@ class Policy(RestrictingNodeTransformer):
         return node
 
     def rewrite_Match(self, node):
-        parts = [part for case in node.cases for part in ast.walk(case.pattern)]
-        classes = [part.cls for part in parts if isinstance(part, ast.MatchClass)]
+        classes = []
+        for case in node.cases:
+            parts = ast.walk(case.pattern)
+            classes += [part.cls for part in parts if isinstance(part, ast.MatchClass)]
         if classes:  # a first case that is never taken: its condition is the guard
             test = self.guard("@patterns", node, *classes)
-            node.cases.insert(0, ast.match_case(ast.MatchAs(), test, [ast.Pass()]))
+            anything = ast.MatchAs()
+            guard = ast.match_case(anything, test, [ast.Pass()])
+            node.cases.insert(0, guard)
         return node
 
     def rewrite_ClassDef(self, node):
@@ -271,7 +276,8 @@ class Policy(RestrictingNodeTransformer):
     rewrite_ImportFrom = rewrite_Import
 
     def guard(self, name, node, *args):
-        call = ast.Call(ast.Name(name, ast.Load()), list(args), [])
+        function = ast.Name(name, ast.Load())
+        call = ast.Call(function, list(args), [])
         return ast.copy_location(call, node)
 
 
@@ -365,8 +371,9 @@ def judged(value):
     safe = SAFE_FORMATS.get(getattr(value, "__name__", None))
     if safe and isinstance(value, types.MethodDescriptorType):
         return safe
-    if safe and isinstance(value, types.BuiltinMethodType) and isinstance(value.__self__, str):
-        return functools.partial(safe, value.__self__)
+    owner = getattr(value, "__self__", None)
+    if safe and isinstance(value, types.BuiltinMethodType) and isinstance(owner, str):
+        return functools.partial(safe, owner)
     return value
 
 
@@ -559,8 +566,9 @@ def safe_dataclass(cls=None, /, **options):
     """`dataclasses.dataclass` for cells: it writes to the class, and executes names of fields."""
     if cls is None:
         return functools.partial(safe_dataclass, **options)
-    plain = is_class(cls) and own(cls, "fields") and not issubclass(cls, (str, tuple))
-    if not plain or SAFE_FORMATS.keys() & inspect.get_annotations(cls).keys():
+    plain = is_class(own(cls, "fields")) and not issubclass(cls, (str, tuple))
+    fields = inspect.get_annotations(cls) if plain else {}
+    if not plain or SAFE_FORMATS.keys() & fields:
         raise TypeError("a dataclass is your own plain class; give `format` another name")
     cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else a signature would be evaluated
     return dataclasses.dataclass(cls, **options)
@@ -625,7 +633,8 @@ def harden():
         module = importlib.import_module(name)
         names = set(words)
         if "*" in names:
-            names |= {one for one in getattr(module, "__all__", dir(module)) if one[0] != "_"}
+            public = [one for one in dir(module) if one[0] != "_"]
+            names |= set(getattr(module, "__all__", public))
         # not named as the module, or `from json import decoder` would look in sys.modules
         view = types.ModuleType(f"{name} (safe part)", module.__doc__)
         for one in names:
@@ -673,7 +682,8 @@ class Output(io.TextIOBase):
         text = str.__str__(text)
         room = self.half - len(self.head)
         self.head += text[:room]
-        self.tail = (self.tail + text[room:])[-self.half :]
+        self.tail += text[room:]
+        self.tail = self.tail[-self.half :]
         self.count += len(text)
         return len(text)
 
@@ -930,15 +940,7 @@ def work(fd: int):
         return result_of(json.loads(reply))
 
     setup = json.loads(reader.readline())
-    variables = {}
-    for name in setup["variables"]:
-        is_text = json.loads(reader.readline())
-        text = ""
-        for line in reader:
-            if line == b"\n":
-                break
-            text += from_line(line)
-        variables[name] = text if is_text else json.loads(text)
+    variables = {name: read_variable(reader) for name in setup["variables"]}
     walls = lock_down(setup["memory_mb"])
     tools = {}
     for name in setup["tools"]:
@@ -947,7 +949,8 @@ def work(fd: int):
     signal.signal(signal.SIGPROF, interpreter.check_time)
     signal.setitimer(signal.ITIMER_PROF, 0.05, 0.05)
     VIEWS["random"].seed()  # or all forked workers would draw the same numbers
-    send(json.dumps({"pid": os.getpid(), "walls": walls}))
+    hello = {"pid": os.getpid(), "walls": walls}
+    send(json.dumps(hello))
     for line in reader:
         result = interpreter.run(json.loads(line), setup["cell_seconds"])
         send(json.dumps(result))
@@ -960,7 +963,19 @@ def to_line(text: str) -> bytes:
 
 def from_line(line: bytes) -> str:
     """Return the text of such a line."""
-    return line[:-1].replace(b"\xff", b"\n").decode("utf-8", "surrogatepass")
+    text = line[:-1].replace(b"\xff", b"\n")
+    return text.decode("utf-8", "surrogatepass")
+
+
+def read_variable(reader: io.BufferedReader):
+    """Return the value of a variable, which comes in pieces: a text, or the JSON of something else."""
+    is_text = json.loads(reader.readline())
+    text = ""
+    for line in reader:
+        if line == b"\n":
+            break
+        text += from_line(line)
+    return text if is_text else json.loads(text)
 
 
 def serve(fd: int):
@@ -1077,10 +1092,10 @@ def why_dead() -> str:
     if not server:
         return ""
     try:
-        said = server.process.communicate(timeout=1)[1].decode(errors="replace")
+        _, said = server.process.communicate(timeout=1)
     except subprocess.TimeoutExpired:
         return "it could not be forked, or was killed while it loaded"
-    return said.strip().rpartition("\n")[2]
+    return said.decode(errors="replace").strip().rpartition("\n")[2]
 
 
 @atexit.register
