@@ -184,9 +184,18 @@ def descendants(pid: int) -> set[int]:
 
 
 def workers(pid: int) -> set[int]:
-    """The workers below `pid`: forked, so that the command line is the parent's."""
+    """The workers below `pid` that are in use: forked, so that the command line is the parent's."""
     parents, below = table(), descendants(pid)
-    return {child for child in below if command(child) == command(parents.get(child, 0)) != b""}
+    forked = {child for child in below if command(child) == command(parents.get(child, 0)) != b""}
+    return {child for child in forked if not is_waiting(child)}
+
+
+def is_waiting(pid: int) -> bool:
+    """Whether a worker was forked ahead: until it is taken, it holds the pipe that will tell so."""
+    try:
+        return any("pipe:" in os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return True  # it is gone
 
 
 def command(pid: int) -> bytes:
