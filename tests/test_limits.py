@@ -533,6 +533,7 @@ def left():
     return len(files), threading.active_count(), len(below), len(temporary)
 
 run(20)
+until(lambda: len(descendants(os.getpid())) == 2)  # the fork server, and the worker that waits
 before, pages_before = left(), sum(map(pages, descendants(os.getpid()) | {{os.getpid()}}))
 run(280)
 until(lambda: left() == before)
