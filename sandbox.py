@@ -24,10 +24,10 @@ import abc
 import ast
 import atexit
 import builtins
-import collections
 import contextlib
 import ctypes
 import dataclasses
+import datetime
 import decimal
 import enum
 import functools
@@ -39,7 +39,6 @@ import json
 import linecache
 import mmap
 import os
-import resource  # Linux and macOS have it; on Windows, run this under WSL
 import signal
 import socket
 import string
@@ -56,6 +55,11 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES, RestrictingNodeTransformer
+
+try:
+    import resource
+except ImportError:
+    raise ImportError("this needs Linux or macOS; on Windows, run it under WSL") from None
 
 # ------------------------------------------------------------------------------ tables: what may be
 
@@ -136,27 +140,34 @@ PRELOADED = """
     encodings.idna encodings.iso8859_1 encodings.iso8859_15 encodings.latin_1 encodings.punycode
     encodings.rot_13 encodings.utf_16 encodings.utf_16_be encodings.utf_16_le encodings.utf_32
     encodings.utf_8_sig encodings.unicode_escape
-"""  # what C code imports
+""".split()  # noqa: SIM905  # what C code imports
 BUILTINS = """
     abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict dir divmod
     enumerate filter float format frozenset hash hex id int isinstance issubclass iter len list
     map max memoryview min next object oct ord pow print property range repr reversed round set
     slice sorted staticmethod str sum super tuple zip NotImplemented Ellipsis __build_class__
     SystemExit KeyboardInterrupt GeneratorExit
-"""
-DEFINABLE = """
-    init post_init init_subclass get getattr set delete set_name setattr delattr
+""".split()  # noqa: SIM905
+
+
+def dunders(names: str) -> set[str]:
+    """Return {"__init__", "__get__"} for "init get"."""
+    return {f"__{name}__" for name in names.split()}
+
+
+WRITERS = dunders("setattr delattr")
+SETTERS = WRITERS | dunders("init post_init init_subclass get getattr set delete set_name")
+DEFINABLE = SETTERS | dunders("""
     repr str bytes format bool hash eq ne lt le gt ge len length_hint iter next reversed
     contains getitem setitem delitem missing call enter exit dir copy deepcopy index int float
     complex round trunc floor ceil neg pos abs invert add sub mul matmul truediv floordiv mod divmod
     pow lshift rshift and xor or radd rsub rmul rmatmul rtruediv rfloordiv rmod rdivmod rpow rlshift
     rrshift rand rxor ror iadd isub imul imatmul itruediv ifloordiv imod ipow ilshift irshift iand
     ixor ior class_getitem name qualname doc future slots
-""".split()  # noqa: SIM905  # names between __ and __ that a cell may write
-READABLE = {*DEFINABLE, *"class dict module members cause context notes annotations".split()}  # noqa: SIM905
-SETTERS = DEFINABLE[:10]  # these set up, or write to, what they are called on
+    """)
+READABLE = DEFINABLE | dunders("class dict module members cause context notes annotations")
 FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel", "_abc_impl", "_convert_"}
-GUARDED = {"format", "format_map", "obj", "register"}  # public names that can lead out
+GUARDED = {"format", "format_map", "obj", "register", "evaluate"}  # public names that can lead out
 TUPLE_NAMES = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
 COMPILED_AS_IT_IS = """
     AnnAssign Assign Attribute AugAssign Call ClassDef Constant ExceptHandler For FunctionDef
@@ -168,6 +179,8 @@ CELL = "<cell "  # how the file names of cells begin
 MAIN = "__main__"  # the module of what cells make
 CHUNK = 1 << 17  # characters of text in one line, and bytes of one read
 MESSAGE_BYTES = 64 << 20  # the longest line that the host takes from a worker
+VALUE_BYTES = 63 << 20  # the longest value in it
+MESSAGE_SECONDS = 10  # how long a message may take once it has begun
 START_SECONDS = 120  # for a worker to load its variables
 
 # ---------------------------------------------------------- compiler: RestrictedPython, our policy
@@ -183,9 +196,9 @@ def is_private(name: str) -> bool:
     return name[:1] == "_" and not is_dunder(name) and name not in TUPLE_NAMES
 
 
-def refused(name: str, known: list[str] = READABLE) -> bool:
+def refused(name: str, known: set[str] = READABLE) -> bool:
     """Return whether a name leads to Python's internals."""
-    return name in FORBIDDEN or (is_dunder(name) and name[2:-2] not in known)
+    return name in FORBIDDEN or (is_dunder(name) and name not in known)
 
 
 def refusal(name: str) -> str:
@@ -221,7 +234,8 @@ class Policy(RestrictingNodeTransformer):
 
     def not_allowed(self, node):
         kind = type(node).__name__
-        advice = SIDE_BY_SIDE if kind[0] == "A" else "use plain statements"  # async and await
+        concurrent = kind.startswith(("Async", "Await"))
+        advice = SIDE_BY_SIDE if concurrent else "use plain statements"
         self.error(node, f"{kind.lower()} is refused: {advice}")
 
     def rewrite_Attribute(self, node):
@@ -246,15 +260,23 @@ class Policy(RestrictingNodeTransformer):
         return node
 
     def rewrite_Match(self, node):
-        classes = []
+        cases = []
         for case in node.cases:
-            parts = ast.walk(case.pattern)
-            classes += [part.cls for part in parts if isinstance(part, ast.MatchClass)]
-        if classes:  # a first case that is never taken: its condition is the guard
-            test = self.guard("@patterns", node, *classes)
-            anything = ast.MatchAs()
-            guard = ast.match_case(anything, test, [ast.Pass()])
-            node.cases.insert(0, guard)
+            classes = []
+            for part in ast.walk(case.pattern):
+                if isinstance(part, ast.MatchClass):
+                    # the class that was judged is the one that is used: a name could be rebound
+                    judged = f"@class {len(classes)}"
+                    target = ast.Name(judged, ast.Store())
+                    classes.append(ast.NamedExpr(target, part.cls))
+                    part.cls = ast.Name(judged, ast.Load())
+            if classes:  # a case that is never taken: its condition is the guard
+                test = self.guard("@patterns", node, *classes)
+                anything = ast.MatchAs()
+                guard = ast.match_case(anything, test, [ast.Pass()])
+                cases.append(guard)
+            cases.append(case)
+        node.cases = cases
         return node
 
     def rewrite_ClassDef(self, node):
@@ -313,8 +335,10 @@ def own(obj, name):
         return obj
     if maker is super:
         maker = obj.__thisclass__
-    elif is_class(obj) or maker is types.FunctionType:
+    elif is_class(obj):
         maker = obj
+    elif maker is types.FunctionType and obj.__code__.co_filename.startswith(CELL):
+        return obj
     free = isinstance(obj, (BaseException, types.SimpleNamespace, decimal.Context))
     if maker.__module__ == MAIN or (free and name[:1] != "_"):
         return obj
@@ -334,7 +358,7 @@ def safe_getattr(obj, name, *default):
     if name == "__dict__" or is_private(name):
         own(obj, name)
     value = getattr(obj, name, *default)
-    if name[2:-2] in SETTERS:
+    if name in SETTERS and callable(value):
         return safe_setter(obj, name, value)
     if is_dunder(name) and isinstance(value, (dict, types.MappingProxyType)):
         return harmless(value)
@@ -347,7 +371,7 @@ def safe_setter(obj, name, method):
     def safe(*args, **options):
         me, *rest = (obj, *args) if hasattr(method, "__self__") else args
         own(me, name)
-        if name in ("__setattr__", "__delattr__"):
+        if name in WRITERS:
             check_name(rest[0])
         return method(*args, **options)
 
@@ -356,22 +380,19 @@ def safe_setter(obj, name, method):
 
 def harmless(names) -> dict:
     """Return a copy of the dict of a class, or of its annotations, as dataclasses execute those."""
-    copy = {}
-    for name in names:
-        if not refused(name):
-            # on Python 3.14 a ForwardRef would run its text
-            copy[name] = getattr(names[name], "__forward_arg__", names[name])
-    return copy
+    return {name: names[name] for name in names if not refused(name)}
 
 
 def judged(value):
     """Return what was read under a name that can lead out, or a guarded one in its place."""
     if getattr(value, "__func__", None) is abc.ABCMeta.register:
         raise AttributeError("register() is refused: inherit from the class")
+    owner = getattr(value, "__self__", None)
+    if isinstance(owner, FORWARD_REF):
+        raise AttributeError("evaluate() is refused: it would run text")  # noqa: TRY004
     safe = SAFE_FORMATS.get(getattr(value, "__name__", None))
     if safe and isinstance(value, types.MethodDescriptorType):
         return safe
-    owner = getattr(value, "__self__", None)
     if safe and isinstance(value, types.BuiltinMethodType) and isinstance(owner, str):
         return functools.partial(safe, owner)
     return value
@@ -382,6 +403,7 @@ def safe_format_map(text, values):
     return string.Formatter().vformat(text, (), values)
 
 
+FORWARD_REF = typing.ForwardRef  # an annotation that is text
 SAFE_FORMATS = {"format": string.Formatter().format, "format_map": safe_format_map}
 
 
@@ -468,7 +490,7 @@ METACLASSES = (type, abc.ABCMeta, enum.EnumType)
 
 def safe_import(name, globals=None, locals=None, names=(), level=0):
     """`import` for cells, and for C code that works for them."""
-    if name in PRELOADED.split():
+    if name in PRELOADED:
         return None  # C code finds it in sys.modules, cells cannot
     package = name.partition(".")[0]
     if level or name not in VIEWS:
@@ -527,7 +549,7 @@ def show(value):
 
 
 SAFE_BUILTINS = {
-    **{name: getattr(builtins, name) for name in BUILTINS.split()},
+    **{name: getattr(builtins, name) for name in BUILTINS},
     **{
         name: value
         for name, value in vars(builtins).items()
@@ -611,14 +633,18 @@ def ignore(*args, **kwargs):
 
 STAND_INS = {
     "abc": {"abstractmethod": safe_abstractmethod},
-    "csv": {"field_size_limit": ignore},
+    "csv": {"field_size_limit": lambda *limit: 131072},
     "dataclasses": {"dataclass": safe_dataclass},
     "functools": {"wraps": safe_wraps},
     "operator": dict.fromkeys(["attrgetter", "methodcaller"], refusing("refused: use a lambda")),
     "sys": {"exit": safe_exit, "setrecursionlimit": safe_recursion_limit},
     "time": {"sleep": refusing("time.sleep() is refused: there is nothing to wait for")},
     "traceback": {"format_exc": format_exc, "print_exc": print_exc},
-    "typing": {"Type": SafeType},
+    "typing": {
+        "Type": SafeType,
+        "runtime_checkable": lambda cls: typing.runtime_checkable(own(cls, "__init__")),
+        **dict.fromkeys(["final", "override"], lambda marked: marked),
+    },
     "warnings": {
         **dict.fromkeys(["warn", "filterwarnings", "simplefilter"], ignore),
         "catch_warnings": contextlib.nullcontext,
@@ -722,28 +748,34 @@ def describe(error: BaseException) -> str:
 
 def json_default(value):
     """Return as JSON can have it what tools give besides: dates, sets, dataclasses, arrays."""
-    for method in ("isoformat", "tolist"):  # of dates; of numpy's arrays and numbers
-        if hasattr(value, method):
-            return getattr(value, method)()
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
     if isinstance(value, (decimal.Decimal, uuid.UUID)):
         return str(value)
     if isinstance(value, (set, frozenset)):
         return list(value)
     if dataclasses.is_dataclass(value) and not is_class(value):
         return dataclasses.asdict(value)
+    if hasattr(value, "tolist"):  # of numpy
+        return value.tolist()
     raise TypeError(f"a {type(value).__name__} is not JSON: pass text, numbers, dicts or lists")
 
 
 def json_default_or_list(value):
     """Return the same for what cells give, of which any iterable becomes a list."""
-    return list(value) if isinstance(value, Iterable) else json_default(value)
+    try:
+        return json_default(value)
+    except TypeError:
+        if not isinstance(value, Iterable):
+            raise
+        return list(value)
 
 
 def to_json(value) -> str:
     """Return what a cell gives as JSON; raise where that is impossible, or too long to be sent."""
     text = json.dumps(value, default=json_default_or_list)
-    if len(text) > MESSAGE_BYTES - (1 << 20):
-        raise ValueError(f"{len(text):,} bytes of JSON are too many: {MESSAGE_BYTES:,} can be sent")
+    if len(text) > VALUE_BYTES:
+        raise ValueError(f"{len(text):,} bytes of JSON are too many: {VALUE_BYTES:,} can be sent")
     return text
 
 
@@ -807,15 +839,16 @@ class Interpreter:
         try:
             self.interruptible = True
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-                error = self.error_of(source, name)
-                self.restore()
+                error = self.run_and_restore(source, name)
+        except TimeIsUp as late:  # while telling of an error, or while restoring
+            error = f"TimeoutError: {late}"
         except BaseException:
-            error = "TimeoutError, or an error whose str() failed"
+            error = "Exception: an error whose str() failed"
         finally:
             self.interruptible = False
         return Result(output.text(), error, self.final)
 
-    def error_of(self, source: str, name: str) -> str | None:
+    def run_and_restore(self, source: str, name: str) -> str | None:
         """Run a cell and return its error."""
         reserve = None
         with contextlib.suppress(OSError):
@@ -828,6 +861,8 @@ class Interpreter:
             if reserve:
                 reserve.close()
             return describe(problem)
+        finally:
+            self.restore()
 
     def restore(self):
         """Put back what a cell has rebound of the harness, keep its own value, and say so."""
@@ -863,6 +898,7 @@ def instruction(code: int, value: int, if_equal: int = 0) -> bytes:
     return struct.pack("HBBI", code, if_equal, 0, value)
 
 
+@functools.cache
 def seccomp_filter(machine: str) -> list[bytes]:
     """Return the program that the kernel runs before each system call.
 
@@ -876,7 +912,8 @@ def seccomp_filter(machine: str) -> list[bytes]:
     allow
     """
     audit, column = MACHINES[machine]
-    numbers = SYSCALLS.split()[column::3]
+    words = SYSCALLS.split()[column::3]
+    numbers = [int(word) for word in words if word != "-1"]
     program = [
         instruction(LOAD, 4),  # offset of the architecture in seccomp_data
         instruction(JUMP_IF_EQUAL, audit, if_equal=1),
@@ -885,7 +922,7 @@ def seccomp_filter(machine: str) -> list[bytes]:
     ]
     for i, number in enumerate(numbers):
         skip = len(numbers) - i
-        program.append(instruction(JUMP_IF_EQUAL, int(number) & 0xFFFFFFFF, if_equal=skip))
+        program.append(instruction(JUMP_IF_EQUAL, number, if_equal=skip))
     return [*program, instruction(RETURN, REFUSE), instruction(RETURN, ALLOW)]
 
 
@@ -925,15 +962,16 @@ def work(fd: int):
     reader = open(fd, "rb", CHUNK)
     writer = open(fd, "wb", closefd=False)
 
-    def send(message: str):
-        writer.write(f"{message}\n".encode())
+    def send(line: bytes):
+        writer.write(line)
         writer.flush()
 
     def call(tool, /, *args, **kwargs):
         message = to_json({"call": tool, "args": args, "kwargs": kwargs})
+        line = f"{message}\n".encode()
         interpreter.interruptible = False  # half a line would be the end of this worker
         try:
-            send(message)  # this goes less deep than to_json() did: no recursion ends it halfway
+            send(line)  # this goes less deep than to_json() did: no recursion ends it halfway
             reply = reader.readline()
         finally:
             interpreter.interruptible = True
@@ -950,10 +988,15 @@ def work(fd: int):
     signal.setitimer(signal.ITIMER_PROF, 0.05, 0.05)
     VIEWS["random"].seed()  # or all forked workers would draw the same numbers
     hello = {"pid": os.getpid(), "walls": walls}
-    send(json.dumps(hello))
+    send(json_line(hello))
     for line in reader:
         result = interpreter.run(json.loads(line), setup["cell_seconds"])
-        send(json.dumps(result))
+        send(json_line(result))
+
+
+def json_line(value) -> bytes:
+    """Return a value as a line of JSON."""
+    return f"{json.dumps(value)}\n".encode()
 
 
 def to_line(text: str) -> bytes:
@@ -982,7 +1025,9 @@ def serve(fd: int):
     """Be the fork server: fork a worker ahead, and the next one when it is taken."""
     control = socket.socket(fileno=fd)
     Interpreter({}, {}).run("1")  # so that workers find all that a cell needs
-    for name in PRELOADED.split():
+    if os.uname().machine in MACHINES:
+        seccomp_filter(os.uname().machine)  # the same
+    for name in PRELOADED:
         with contextlib.suppress(ImportError):  # 3.11 has no _pylong
             importlib.import_module(name)
     with contextlib.suppress(OSError), tempfile.TemporaryDirectory() as empty:
@@ -1022,6 +1067,14 @@ def serve(fd: int):
 
 class SandboxError(Exception):
     """The worker does not start or is not to be trusted, or the sandbox is closed or busy."""
+
+
+def from_json(data: bytearray):
+    """Return the value of a message; raise SandboxError where it is none."""
+    try:
+        return json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise SandboxError(f"the worker sent what is not JSON: {error}") from None
 
 
 class ForkServer:
@@ -1070,13 +1123,13 @@ module.serve({theirs.fileno()})"""
 
 
 SERVERS = {}  # the fork server by the pid of its host
-LOCKS = collections.defaultdict(threading.Lock)  # the same; one may be held during a fork
+LOCKS = {}  # for it, by pid as well: a host may be forked while a thread holds its own
 
 
 def fork_worker() -> socket.socket:
     """Return the socket to a new worker of this process's fork server."""
     pid = os.getpid()
-    with LOCKS[pid]:
+    with LOCKS.setdefault(pid, threading.Lock()):
         server = SERVERS.get(pid)
         if server and server.process.poll() is not None:  # it died
             server.stop()
@@ -1240,10 +1293,13 @@ class Sandbox(contextlib.AbstractContextManager):
         try:
             self._socket = self._socket or fork_worker()
             hello = self._exchange(self._setup())
+        except TimeoutError:
+            self._drop_worker()
+            raise
         except OSError as error:
             self._drop_worker()
-            if self._closed or isinstance(error, TimeoutError):
-                raise
+            if self._closed:
+                raise SandboxError("the sandbox is closed") from None
             raise SandboxError(f"no worker came up: {why_dead() or error!r}") from error
         if type(hello["pid"]) is not int or hello["pid"] < 2:
             raise SandboxError("the worker said what workers do not say")
@@ -1273,32 +1329,46 @@ class Sandbox(contextlib.AbstractContextManager):
         """Send lines and return the worker's next message: the one place where the host waits."""
         outgoing = memoryview(next(lines))
         incoming = bytearray()
-        patience = 4 * self.cell_seconds + 4 if self._hello else START_SECONDS
-        end = time.monotonic() + patience  # also of a worker that drips, or is stopped
+        used = self._cpu()
+        alive = time.monotonic()  # when it took a line, computed, or began its message
         while not incoming.endswith(b"\n"):
-            if self._closed:
-                raise ConnectionError
-            if time.monotonic() > self._deadline:
-                raise TimeoutError("the time of the run is over")
-            if time.monotonic() > end:
-                raise TimeoutError("it stopped answering")
-            if self._cpu() > self._cpu_end:
-                raise TimeoutError(f"it computed for {self.cell_seconds:g} s, deaf to signals")
-            if len(incoming) > MESSAGE_BYTES:
-                raise SandboxError("the worker sent too long a message")
-            with contextlib.suppress(BlockingIOError, TimeoutError):
+            now = time.monotonic()
+            halfway = bool(outgoing or incoming)
+            if not halfway and self._cpu() > used + 0.01:
+                used = self._cpu()
+                alive = now
+            self._check_limits(now - alive, halfway)
+            with contextlib.suppress(TimeoutError):  # of the socket, after a moment
                 if outgoing:
                     outgoing = outgoing[self._socket.send(outgoing) :]
                     outgoing = outgoing or memoryview(next(lines, b""))
+                    alive = now
                     continue
                 data = self._socket.recv(CHUNK)
                 if not data:
                     raise ConnectionError
+                alive = alive if incoming else now
                 incoming += data
-        try:
-            return json.loads(incoming.decode())
-        except (ValueError, RecursionError) as error:
-            raise SandboxError(f"the worker sent what is not JSON: {error}") from None
+            if len(incoming) > MESSAGE_BYTES:
+                raise SandboxError("the worker sent too long a message")
+        return from_json(incoming)
+
+    def _check_limits(self, silence: float, halfway: bool):
+        """Raise where a limit is reached; `silence` is the seconds without a sign of life."""
+        patience = START_SECONDS
+        if self._hello:
+            patience = MESSAGE_SECONDS if halfway else self.cell_seconds + 2
+        if self._closed:
+            raise ConnectionError
+        if time.monotonic() > self._deadline:
+            raise TimeoutError("the time of the run is over")
+        if self._cpu() > self._cpu_end:
+            raise TimeoutError(f"it computed for {self.cell_seconds:g} s, deaf to signals")
+        if silence > patience:
+            told = (
+                "it was too slow in the middle of a message" if halfway else "it stopped answering"
+            )
+            raise TimeoutError(told)
 
     def _drop_worker(self):
         """Kill the worker; one that did not say hello yet ends by itself when it finds us gone."""
@@ -1322,8 +1392,3 @@ class Sandbox(contextlib.AbstractContextManager):
             return time.clock_gettime(~self._hello["pid"] << 3 | 2)
         except OSError:
             return 0.0
-
-
-def json_line(value) -> bytes:
-    """Return a value as a line of JSON."""
-    return f"{json.dumps(value)}\n".encode()
