@@ -37,6 +37,7 @@ import threading
 import time
 import urllib.parse
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -428,22 +429,21 @@ class Node:
         )
         about = {"prompt": self.prompt, "context": describe(self.context)}
         self.run.repls.add(repl)
-        try:
-            with repl, self.step("completion", **about) as span:
-                try:
-                    repl.walls  # noqa: B018 - without a worker no model is asked
-                except (SandboxError, OSError) as error:
-                    raise RLMError(f"the sandbox does not start: {error}") from error
-                self.append("system", self.system())
-                self.append("user", self.task(about["context"]))
-                yield repl
-                span["answer"] = self.final.value
-                span["finish_reason"] = self.finish_reason
-                span["turns"] = self.turns
-                span["messages"] = self.messages
-                span["usage"] = self.run.usage_so_far()
-        finally:
-            self.run.repls.discard(repl)
+        with repl, self.step("completion", **about) as span:
+            try:
+                repl.walls  # noqa: B018 - without a worker no model is asked
+            except (SandboxError, OSError) as error:
+                raise RLMError(f"the sandbox does not start: {error}") from error
+            self.append("system", self.system())
+            self.append("user", self.task(about["context"]))
+            yield repl
+            span.update(
+                answer=self.final.value,
+                finish_reason=self.finish_reason,
+                turns=self.turns,
+                messages=self.messages,
+                usage=self.run.usage_so_far(),
+            )
 
     def execute(self, reply: Reply, repl: Sandbox) -> str:
         """Run the code of a reply, or take its text for what it is; return what to show of it."""
@@ -529,34 +529,26 @@ class Node:
         """Send the conversation, shortened where it must be; keep and return the reply."""
         if self.size() > self.rlm.leaf_chars:
             self.shorten(self.rlm.leaf_chars // 2)
-        reply = None
-        while reply is None:
-            try:
-                reply = self.call()
-            except ModelError as error:
-                if error.status not in TOO_LONG:
-                    raise
-                if self.shorten(self.size() // 2):
-                    continue
-                sizes = map(length, self.messages[2:])
-                if max(sizes, default=0) > SHORT:
-                    raise WindowFull(str(error)) from error
+        try:
+            with self.step("call", messages=list(self.messages)) as span:
+                self.run.begin_call(self.depth)
+                reply = ask_model(self, span)
+                self.run.count(self, reply, span)
+                span.update(reply=reply.text, usage=spent(reply))
+        except ModelError as error:
+            if error.status not in TOO_LONG:
                 raise
+            if self.shorten(self.size() // 2):
+                return self.ask()
+            if any(length(message) > SHORT for message in self.messages[2:]):
+                raise WindowFull(str(error)) from error
+            raise
         text = without_thoughts(reply.text)
         kept = text
         if reply.cut and len(text) > SHORT:  # as a whole it may not fit once more
             kept = f"{text[:SHORT]}\n{left_out(len(text) - SHORT)}"
         self.append("assistant", kept)
         return replace(reply, text=text)
-
-    def call(self) -> Reply:
-        """Send the conversation as it is, at the run's expense."""
-        with self.step("call", messages=list(self.messages)) as span:
-            self.run.begin_call(self.depth)
-            reply = ask_model(self, span)
-            self.run.count(self, reply, span)
-            span.update(reply=reply.text, usage=spent(reply))
-        return reply
 
     def append(self, role: str, text: str):
         """Add to the conversation, in which roles alternate and no message is empty."""
@@ -724,7 +716,7 @@ class Run:
         self.helpers = threading.Semaphore(max(rlm.concurrency, 1) - 1)  # beside the first thread
         self.ids = itertools.count(1)
         self.sinks = [rlm.on_event] if rlm.on_event else []
-        self.repls = set()
+        self.repls = weakref.WeakSet()  # those that are not closed are among them
         self.broken = None  # the error that ends the run, in whatever sub-call it came up
         self.told = False  # of a server that cuts silently
 

@@ -147,6 +147,18 @@ BUILTINS = """
     map max memoryview min next object oct ord pow print property range repr reversed round set
     slice sorted staticmethod str sum super tuple zip NotImplemented Ellipsis __build_class__
     SystemExit KeyboardInterrupt GeneratorExit
+    Exception ArithmeticError AssertionError AttributeError BufferError EOFError ImportError
+    LookupError MemoryError NameError OSError ReferenceError RuntimeError StopAsyncIteration
+    StopIteration SyntaxError SystemError TypeError ValueError Warning FloatingPointError
+    OverflowError ZeroDivisionError BytesWarning DeprecationWarning EncodingWarning
+    FutureWarning ImportWarning PendingDeprecationWarning ResourceWarning RuntimeWarning
+    SyntaxWarning UnicodeWarning UserWarning BlockingIOError ChildProcessError ConnectionError
+    FileExistsError FileNotFoundError InterruptedError IsADirectoryError NotADirectoryError
+    PermissionError ProcessLookupError TimeoutError IndentationError IndexError KeyError
+    ModuleNotFoundError NotImplementedError RecursionError UnboundLocalError UnicodeError
+    BrokenPipeError ConnectionAbortedError ConnectionRefusedError ConnectionResetError TabError
+    UnicodeDecodeError UnicodeEncodeError UnicodeTranslateError ExceptionGroup EnvironmentError
+    IOError
 """.split()  # noqa: SIM905
 
 
@@ -253,31 +265,19 @@ class Policy(RestrictingNodeTransformer):
             self.error(node, refusal(node.target.attr))  # it reads without a guard
         return node
 
-    def rewrite_MatchClass(self, node):
-        for name in node.kwd_attrs:
-            if name in GUARDED or is_private(name):
-                self.error(node, refusal(name))  # `case str(format=f)` does, too
-        return node
-
     def rewrite_Match(self, node):
-        cases = []
+        # the class that was judged is the one that is used: a name could be rebound
+        before = []
         for case in node.cases:
-            classes = []
             for part in ast.walk(case.pattern):
                 if isinstance(part, ast.MatchClass):
-                    # the class that was judged is the one that is used: a name could be rebound
-                    judged = f"@class {len(classes)}"
-                    target = ast.Name(judged, ast.Store())
-                    classes.append(ast.NamedExpr(target, part.cls))
-                    part.cls = ast.Name(judged, ast.Load())
-            if classes:  # a case that is never taken: its condition is the guard
-                test = self.guard("@patterns", node, *classes)
-                anything = ast.MatchAs()
-                guard = ast.match_case(anything, test, [ast.Pass()])
-                cases.append(guard)
-            cases.append(case)
-        node.cases = cases
-        return node
+                    name = f"@class {len(before)}"
+                    named = map(ast.Constant, part.kwd_attrs)
+                    judged = self.guard("@pattern", node, part.cls, *named)
+                    assign = ast.Assign([ast.Name(name, ast.Store())], judged)
+                    before.append(ast.copy_location(assign, node))
+                    part.cls = ast.Name(name, ast.Load())
+        return [*before, node]
 
     def rewrite_ClassDef(self, node):
         for word in node.keywords:
@@ -422,16 +422,14 @@ def check_name(name):
         raise AttributeError(refusal(str(name)))
 
 
-def safe_setattr(obj, name, value):
-    """`setattr` for cells."""
-    check_name(name)
-    setattr(own(obj, name), name, value)
+def safe_writer(write):
+    """Return `setattr` or `delattr` for cells."""
 
+    def safe(obj, name, *value):
+        check_name(name)
+        write(own(obj, name), name, *value)
 
-def safe_delattr(obj, name):
-    """`delattr` for cells."""
-    check_name(name)
-    delattr(own(obj, name), name)
+    return safe
 
 
 def cell_frame() -> types.FrameType:
@@ -475,14 +473,14 @@ def safe_eval(source, globals=None, locals=None):
     return eval(code, names_of(globals | (locals or {})) | START_NAMES)
 
 
-def safe_patterns(*classes):
-    """Judge the classes of a `match` before it reads, in C, what their `__match_args__` name."""
-    for cls in classes:
-        names = getattr(cls, "__match_args__", ())
-        leading_out = [name for name in names if name in GUARDED or refused(name)]
-        if leading_out or type(cls) not in METACLASSES:  # another could change its mind
-            raise TypeError(f"the pattern {cls!r} is refused: use plain data instead")
-    return False
+def safe_pattern(cls, *named):
+    """Judge a class of a `match` before it reads, in C, what its `__match_args__` name."""
+    for name in (*getattr(cls, "__match_args__", ()), *named):
+        if name in GUARDED or is_private(name) or refused(name):
+            raise AttributeError(refusal(name))
+    if type(cls) not in METACLASSES:  # another could change its mind
+        raise TypeError(f"the pattern {cls!r} is refused: use plain data instead")
+    return cls
 
 
 METACLASSES = (type, abc.ABCMeta, enum.EnumType)
@@ -550,11 +548,6 @@ def show(value):
 
 SAFE_BUILTINS = {
     **{name: getattr(builtins, name) for name in BUILTINS},
-    **{
-        name: value
-        for name, value in vars(builtins).items()
-        if is_class(value) and issubclass(value, Exception)
-    },
     "BaseException": Exception,  # or a cell could catch its time limit
     "__import__": safe_import,
     "type": SafeType,
@@ -564,8 +557,8 @@ SAFE_BUILTINS = {
     "vars": safe_vars,
     "getattr": safe_getattr,
     "hasattr": safe_hasattr,
-    "setattr": safe_setattr,
-    "delattr": safe_delattr,
+    "setattr": safe_writer(setattr),
+    "delattr": safe_writer(delattr),
     "exit": safe_exit,
     "quit": safe_exit,
     "open": refusing(f"open() is refused: {NO_FILES}", FileNotFoundError),
@@ -573,7 +566,7 @@ SAFE_BUILTINS = {
     "exec": refusing("exec() is refused: write the code itself"),
     "@getattr": safe_getattr,
     "@own": own,
-    "@patterns": safe_patterns,
+    "@pattern": safe_pattern,
     "@show": show,
 }
 START_NAMES = {"__name__": MAIN, "__builtins__": SAFE_BUILTINS}
@@ -596,19 +589,14 @@ def safe_dataclass(cls=None, /, **options):
     return dataclasses.dataclass(cls, **options)
 
 
-def safe_abstractmethod(method):
-    """`abc.abstractmethod` for cells, which writes to what it is given."""
-    return abc.abstractmethod(own(method, "__isabstractmethod__"))
+def on_own(function):
+    """Return a function of the library which writes to its argument, for what a cell made."""
+    return lambda made: function(own(made, "__init__"))
 
 
 def safe_wraps(wrapped):
-    """`functools.wraps` for cells, which writes to what it is given, too."""
-
-    def wraps(wrapper):
-        names = ("__name__", "__qualname__", "__doc__")
-        return functools.update_wrapper(own(wrapper, "__wrapped__"), wrapped, names, ())
-
-    return wraps
+    """`functools.wraps` for cells."""
+    return on_own(functools.wraps(wrapped, ("__name__", "__qualname__", "__doc__"), ()))
 
 
 def safe_recursion_limit(limit):
@@ -632,7 +620,7 @@ def ignore(*args, **kwargs):
 
 
 STAND_INS = {
-    "abc": {"abstractmethod": safe_abstractmethod},
+    "abc": {"abstractmethod": on_own(abc.abstractmethod)},
     "csv": {"field_size_limit": lambda *limit: 131072},
     "dataclasses": {"dataclass": safe_dataclass},
     "functools": {"wraps": safe_wraps},
@@ -642,7 +630,7 @@ STAND_INS = {
     "traceback": {"format_exc": format_exc, "print_exc": print_exc},
     "typing": {
         "Type": SafeType,
-        "runtime_checkable": lambda cls: typing.runtime_checkable(own(cls, "__init__")),
+        "runtime_checkable": on_own(typing.runtime_checkable),
         **dict.fromkeys(["final", "override"], lambda marked: marked),
     },
     "warnings": {
