@@ -330,17 +330,11 @@ def is_class(obj) -> bool:
 
 def own(obj, name):
     """Return `obj` if a cell made it: nothing else is written to, or read where private."""
-    maker = type(obj)
-    if maker.__module__ == MAIN:
+    maker = obj.__thisclass__ if type(obj) is super else type(obj)
+    if MAIN in (maker.__module__, getattr(obj, "__module__", None)):
         return obj
-    if maker is super:
-        maker = obj.__thisclass__
-    elif is_class(obj):
-        maker = obj
-    elif maker is types.FunctionType and obj.__code__.co_filename.startswith(CELL):
-        return obj
-    free = isinstance(obj, (BaseException, types.SimpleNamespace, decimal.Context))
-    if maker.__module__ == MAIN or (free and name[:1] != "_"):
+    free = (BaseException, types.SimpleNamespace, decimal.Context)
+    if isinstance(obj, free) and name[:1] != "_":
         return obj
     raise AttributeError(f"{name!r} of a {type(obj).__name__!r} is refused: no cell made it")
 
@@ -728,8 +722,7 @@ def describe(error: BaseException) -> str:
     if kind in (SyntaxError, IndentationError, TabError):
         lines += traceback.format_exception_only(error)
     else:
-        module = "" if kind.__module__ in ("builtins", MAIN) else f"{kind.__module__}."
-        lines.append(f"{module}{kind.__name__}: {error}".removesuffix(": "))
+        lines.append(f"{kind.__name__}: {error}".removesuffix(": "))
     text = "".join(lines).strip()
     return text if len(text) < 4000 else f"{text[:2000]}\n...\n{text[-1900:]}"
 
@@ -826,7 +819,7 @@ class Interpreter:
         self.end = time.process_time() + seconds
         try:
             self.interruptible = True
-            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            with contextlib.redirect_stdout(output):
                 error = self.run_and_restore(source, name)
         except TimeIsUp as late:  # while telling of an error, or while restoring
             error = f"TimeoutError: {late}"
