@@ -727,34 +727,25 @@ def describe(error: BaseException) -> str:
     return text if len(text) < 4000 else f"{text[:2000]}\n...\n{text[-1900:]}"
 
 
-def json_default(value):
-    """Return as JSON can have it what tools give besides: dates, sets, dataclasses, arrays."""
+def json_default(value, iterables=(set, frozenset)):
+    """Return as JSON can have it what tools give besides: dates, dataclasses, arrays, sets."""
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, (decimal.Decimal, uuid.UUID)):
         return str(value)
-    if isinstance(value, (set, frozenset)):
-        return list(value)
     if dataclasses.is_dataclass(value) and not is_class(value):
         return dataclasses.asdict(value)
     if hasattr(value, "tolist"):  # of numpy
         return value.tolist()
-    raise TypeError(f"a {type(value).__name__} is not JSON: pass text, numbers, dicts or lists")
-
-
-def json_default_or_list(value):
-    """Return the same for what cells give, of which any iterable becomes a list."""
-    try:
-        return json_default(value)
-    except TypeError:
-        if not isinstance(value, Iterable):
-            raise
+    if isinstance(value, iterables):
         return list(value)
+    raise TypeError(f"a {type(value).__name__} is not JSON: pass text, numbers, dicts or lists")
 
 
 def to_json(value) -> str:
     """Return what a cell gives as JSON; raise where that is impossible, or too long to be sent."""
-    text = json.dumps(value, default=json_default_or_list)
+    or_list = functools.partial(json_default, iterables=Iterable)
+    text = json.dumps(value, default=or_list)
     if len(text) > VALUE_BYTES:
         raise ValueError(f"{len(text):,} bytes of JSON are too many: {VALUE_BYTES:,} can be sent")
     return text
