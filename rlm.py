@@ -1092,7 +1092,7 @@ def hide_secrets(text: str, rlm: RLM) -> str:
 
 # ------------------------------------------------------------- reading replies, describing contexts
 
-FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t{]*([^\s`}]*)[^`]*$")
+FENCE = re.compile(r"(?m)^[ \t]*(`{3,}|~{3,})[ \t{]*([^\s`}]*)[^`\n]*(?:\n|\Z)")
 PYTHON = re.compile(r"(?i)repl|i?py(thon)?[\d.]*|tool_code")
 FINAL_START = re.compile(r"(?m)^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(")
 FINAL_END = re.compile(r"(?m)\)(?=[ \t]*(?:\*\*|`)?\.?[ \t]*$)")
@@ -1143,29 +1143,20 @@ def split_fences(text: str) -> tuple[list[tuple[str, str]], str]:
 
     A fence ends at the first closing mark with which its inside parses, else at the first.
     """
-    lines = text.splitlines(keepends=True)
     fences = []
-    outside = ""
-    while lines:
-        opening = FENCE.match(lines[0])
-        if not opening:
-            outside += lines.pop(0)
-            continue
-        mark, label = opening.groups()
-        closing = re.compile(rf"[ \t]*{mark}(?!\w)")
-        below = lines[1:]
-        matches = map(closing.match, below)
-        ends = [i for i, match in enumerate(matches) if match]
-        insides = {}
-        for end in ends[:20] or [len(below)]:
-            insides[end] = textwrap.dedent("".join(below[:end]))
-            if parse(insides[end]):
-                break
-        else:
-            end = min(insides)
-        fences.append((label, insides[end]))
-        outside += " " * sum(map(len, lines[: end + 2]))
-        del lines[: end + 2]
+    outside = text
+    opening = FENCE.search(text)
+    while opening:
+        start = opening.end()
+        closing = re.compile(rf"(?m)^[ \t]*{opening[1]}(?!\w).*\n?|\Z")
+        ends = list(itertools.islice(closing.finditer(text, start), 20))
+        insides = [textwrap.dedent(text[start : end.start()]) for end in ends]
+        first = next(filter(parse, insides), insides[0])
+        end = ends[insides.index(first)].end()
+        fences.append((opening[2], first))
+        blank = " " * (end - opening.start())
+        outside = outside[: opening.start()] + blank + outside[end:]
+        opening = FENCE.search(text, end)
     return fences, outside
 
 
