@@ -16,10 +16,10 @@ import argparse
 import ast
 import atexit
 import builtins
-import codecs
 import contextlib
 import functools
 import inspect
+import io
 import itertools
 import json
 import math
@@ -29,7 +29,6 @@ import re
 import reprlib
 import signal
 import socket
-import ssl
 import string
 import sys
 import textwrap
@@ -39,7 +38,7 @@ import urllib.parse
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -885,13 +884,15 @@ ADVICE = {  # for a person, by status
     404: "check --model and --base-url",
     413: "too long? lower leaf_chars",
 }
-NO_ANSWER = {  # by finish_reason
-    "content_filter": "the answer was filtered",
-    "safety": "the answer was filtered",
-    "recitation": "the answer was filtered",
-    "error": "the answer was broken off",
-    "abort": "the answer was broken off",
-    "insufficient_system_resource": "the answer was broken off",
+UNREACHABLE = "check --base-url, that the server runs, and SSL_CERT_FILE for its certificate"
+CUT = {"length", "max_tokens", "model_length"}  # by finish_reason
+NO_ANSWER = {
+    "content_filter",
+    "safety",
+    "recitation",
+    "error",
+    "abort",
+    "insufficient_system_resource",
 }
 
 
@@ -901,19 +902,19 @@ def ask_model(node: Node, span: dict) -> Reply:
     run = node.run
     messages = span["messages"]
     began = time.monotonic()
-    longest = LONGEST_WAIT if rlm.max_seconds is None else rlm.max_seconds
+    longest = rlm.max_seconds or LONGEST_WAIT
     for tried in itertools.count(1):
         try:
             if not callable(node.model):
-                seconds = min(rlm.timeout, max(run.left(), 0.001))
+                seconds = min(rlm.timeout, run.left() + 0.001)
                 return post(rlm, node.model, messages, seconds)
             reply = settle(node.model(messages))
             return Reply(reply) if isinstance(reply, str) else reply
         except ModelError as error:
             problem = hide_secrets(error.problem, rlm)
             wait = error.wait or 0
-            hopeless = time.monotonic() - began >= error.patience or wait > longest
-            if hopeless or tried >= rlm.tries:
+            spent = time.monotonic() - began
+            if tried >= rlm.tries or spent >= error.patience or wait > longest:
                 run.check(["seconds"])
                 problem += f" after {tried} tries" if tried > 1 else ""
                 raise ModelError(problem, error.advice, error.status) from None
@@ -968,20 +969,16 @@ def session(pid: int) -> requests.Session:
 
 def request_headers(rlm: RLM) -> dict[str, str]:
     """Return the key and the other headers; of one that is malformed the error tells the name."""
-    given = requests.structures.CaseInsensitiveDict(rlm.headers)
+    headers = dict(rlm.headers)
     key = (rlm.api_key or "").strip()
     if key:
-        given.setdefault("Authorization", f"Bearer {key}")
-    if not given and rlm.base_url.strip().rstrip("/") == OPENAI:
+        headers = {"Authorization": f"Bearer {key}"} | headers
+    if not headers and rlm.base_url.strip().rstrip("/") == OPENAI:
         raise RLMError("no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL), or --api-key")
-    headers = {}
-    for name, value in given.items():
-        value = value.strip()
-        if not re.fullmatch(r"(?a)[\w!#$%&'*+.^`|~-]+", name):
-            raise RLMError(f"a header cannot have the name {name!r}")
-        if not re.fullmatch(r"[\x20-\x7e]*", value):
+    for name, value in headers.items():
+        headers[name] = value.strip()
+        if not re.fullmatch(r"[\x20-\x7e]*", headers[name]):
             raise RLMError(f"the header {name} has characters that a header cannot have")
-        headers[name] = value
     return headers
 
 
@@ -994,57 +991,49 @@ def read_reply(body: dict, headers: dict) -> Reply:
         texts = [part["text"] for part in content if part["type"] == "text"]
         content = "".join(texts)
     reason = str(choice.get("finish_reason")).lower()
-    problem = NO_ANSWER.get(reason, "")
+    problem = ""
+    if reason in NO_ANSWER:
+        problem = f"the answer was filtered or broken off ({reason})"
     if message.get("refusal"):
         problem = f"the model refused: {message['refusal']}"
     if choice.get("error"):
         problem = f"the answer was broken off: {server_message(json.dumps(choice['error']))}"
-    usage = as_dict(body.get("usage"))
-    details = as_dict(usage.get("prompt_tokens_details"))
-    cost = usage.get("cost")
-    if cost is None:
-        cost = headers.get("x-litellm-response-cost")
-    cost = as_dict(cost).get("total_cost", cost)
+    usage = body.get("usage")
+    cost = number(headers, "x-litellm-response-cost")
+    cost = number(usage, "cost", "total_cost", default=cost)
     return Reply(
         text=content + "",  # a TypeError if it is no text
-        prompt_tokens=int(number(usage.get("prompt_tokens")) or 0),
-        cached_tokens=int(number(details.get("cached_tokens")) or 0),
-        completion_tokens=int(number(usage.get("completion_tokens")) or 0),
-        cost=number(cost),
-        cut=reason in ("length", "max_tokens", "model_length"),
+        prompt_tokens=int(number(usage, "prompt_tokens", default=0)),
+        cached_tokens=int(number(usage, "prompt_tokens_details", "cached_tokens", default=0)),
+        completion_tokens=int(number(usage, "completion_tokens", default=0)),
+        cost=number(usage, "cost", default=cost),
+        cut=reason in CUT,
         problem=problem,
     )
 
 
-def as_dict(value: Any) -> dict:
-    """Return a dict as it is, and an empty one for anything else."""
-    return value if isinstance(value, dict) else {}
-
-
-def number(value: Any) -> float | None:
-    """Return a number, also one that is written as text; None for anything else."""
-    try:
-        value = float(value)
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
+def number(value: Any, *path: str, default=None) -> Any:
+    """Return the number at the end of a path, also one that is written as text, or the default."""
+    with contextlib.suppress(LookupError, TypeError, ValueError, OverflowError):
+        for name in path:
+            value = value[name]
+        if math.isfinite(float(value)):
+            return float(value)
+    return default
 
 
 def no_response(error: Exception, url: str) -> ModelError:
     """Return the innermost reason why a request got no response."""
     reason = error
-    while reason.__cause__ or reason.__context__:
-        reason = reason.__cause__ or reason.__context__
-    problem = f"{type(error).__name__} at {url}"
-    advice = "check --base-url, and that the server runs"
-    if isinstance(error, ValueError):  # no address, and the reason would quote it
-        return ModelError(problem, advice)
-    problem += f": {' '.join(str(reason).split())[:300]}"
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return ModelError(problem, "name the file of your own certificates in SSL_CERT_FILE")
+    while isinstance(reason.__context__, (OSError, urllib3.exceptions.HTTPError)):
+        reason = reason.__context__
+    problem = f"{type(error).__name__} at {url}: {reason}"
+    patience = math.inf
     if isinstance(reason, (ConnectionRefusedError, socket.gaierror)):
-        return ModelError(problem, advice, patience=10)
-    return ModelError(problem, patience=math.inf)
+        patience = 10
+    if isinstance(reason, ValueError):  # an address or a certificate that is wrong
+        patience = 0
+    return ModelError(problem, UNREACHABLE, patience=patience)
 
 
 def no_completion(response: requests.Response, text: str) -> ModelError:
@@ -1057,29 +1046,24 @@ def no_completion(response: requests.Response, text: str) -> ModelError:
         status = int(code[1]) if code else 200  # of a gateway, about the server behind it
     patience = math.inf if status >= 500 or status in (408, 429) else 0
     problem = f"{status} {what}: {server_message(text)}"
-    wait = retry_after(response.headers)
+    wait = None
+    for name in ("llm_provider-retry-after", "Retry-After"):
+        with contextlib.suppress(KeyError, urllib3.exceptions.InvalidHeader):
+            wait = urllib3.Retry().parse_retry_after(response.headers[name])
     return ModelError(problem, ADVICE.get(status, ""), status, patience, wait)
 
 
 def server_message(text: str) -> str:
-    """Return the message in the body of an error, in one line of at most 500 characters."""
+    """Return the message in the body of an error, or all of it."""
     found = re.search(r'"(?:message|detail|error)"\s*:\s*("(?:[^"\\]|\\.)*")', text)
     if found:
         with contextlib.suppress(ValueError):  # of an escape that JSON does not have
-            text = json.loads(found[1], strict=False)
-    return " ".join(text[:5000].split())[:500]
-
-
-def retry_after(headers: dict) -> float | None:
-    """Return the seconds that a server asks to wait."""
-    for name in ("Retry-After", "llm_provider-retry-after"):
-        with contextlib.suppress(KeyError, urllib3.exceptions.InvalidHeader):
-            return urllib3.Retry().parse_retry_after(headers[name])
-    return None
+            return json.loads(found[1], strict=False)
+    return text
 
 
 def hide_secrets(text: str, rlm: RLM) -> str:
-    """Return a text without what it quotes of the key, the headers and the query."""
+    """Return a line without what a text quotes of the key, the headers and the query."""
     query = rlm.base_url.partition("?")[2]
     values = re.findall(r"=([^&]+)", query)
     secrets = [rlm.api_key or "", *rlm.headers.values(), query, *values]
@@ -1087,7 +1071,8 @@ def hide_secrets(text: str, rlm: RLM) -> str:
     for secret in map(str.strip, secrets):
         if len(secret) > 3:
             text = text.replace(secret, "***")
-    return re.sub(r"//[^/@\s]*@", "//", text)
+    text = re.sub(r"//[^/@\s]*@", "//", text)
+    return " ".join(text.split())[:500]
 
 
 # ------------------------------------------------------------- reading replies, describing contexts
@@ -1298,7 +1283,6 @@ def tool_line(name: str, tool: Callable) -> str:
 
 # ------------------------------------------------------------------- watching: trace and live view
 
-
 PHASES = {"begin": "B", "end": "E"}  # of the trace format; anything else is an instant
 
 
@@ -1315,47 +1299,43 @@ class Trace:
             raise RLMError(f"the trace {path} cannot be written: {error}") from None
 
     def __call__(self, event: dict):
-        phase = PHASES.get(event["event"], "i")
-        shown = dict(event)
-        if phase == "B":
-            shown.pop("messages", None)  # the end has them, too
         entry = {
             "name": f"{event['kind']} {event.get('turn', event['rlm'])}",
             "cat": event["kind"],
-            "ph": phase,
+            "ph": PHASES.get(event["event"], "i"),
             "ts": round(event["time"] * 1e6),
             "pid": 1,
             "tid": event["lane"],
-            "args": shown,
+            "args": event,
         }
         with self.lock, self.path.open("r+b") as file:
             file.seek(-2, os.SEEK_END)  # in place of the last bracket
             file.write(f",\n{json.dumps(entry, default=str)}\n]".encode())
 
 
+@dataclass
 class Live:
     """Shows events as lines of a tree; on a terminal, the batch under way in a bar below."""
 
-    def __init__(self, stream, verbose: bool = False):
-        self.stream = stream
-        self.verbose = verbose
-        self.terminal = stream.isatty()
+    stream: Any
+    verbose: bool = False
 
     def __call__(self, event: dict):
-        width = 160
-        if self.terminal:
+        terminal = self.stream.isatty()
+        width = 180
+        if terminal:
             width = os.get_terminal_size(self.stream.fileno()).columns - 1
             self.stream.write("\r\x1b[K")  # in place of the bar
         branch = "│  " * event["depth"] + event["rlm"]
-        room = max((width - len(branch) - 40) // 2, 18)
+        room = max(width // 3, 18)
         for line in self.text(event, room).splitlines():
             line = re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", f"{branch} {line}")
             if not self.verbose:
                 line = line[:width]
-            if self.terminal and "✗" in line and not os.environ.get("NO_COLOR"):
+            if terminal and "✗" in line and not os.environ.get("NO_COLOR"):
                 line = f"\x1b[31m{line}\x1b[0m"
             self.stream.write(f"{line}\n")
-        if self.terminal and event["event"] == "progress":
+        if terminal and event["event"] == "progress":
             blocks = "█" * (10 * event["done"] // event["total"])
             bar = f"{branch} {blocks:░<10} {event['done']}/{event['total']}"
             self.stream.write(bar[:width])
@@ -1366,31 +1346,30 @@ class Live:
 
         def short(text: str) -> str:
             line = text.strip().partition("\n")[0]
-            if self.verbose or len(line) <= room:
-                return line
-            return f"{line[: room - 1]}…"
+            return line if len(line) <= room else f"{line[: room - 1]}…"
 
         of_turn = str if self.verbose else short
         error = event["error"] and f"✗ {event['error'].splitlines()[-1]}"
         took = f"{event.get('seconds', 0):.1f} s"
-        usage = event.get("usage") or {}
-        tokens = usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
-        match event["event"], event["kind"]:
-            case "begin", "completion":
+        usage = event.get("usage")
+        if usage:
+            took += f" · {usage['prompt_tokens'] + usage['completion_tokens']:,} tokens"
+        match f"{event['event']} {event['kind']}":
+            case "begin completion":
                 return f"● {event['model']} · depth {event['depth']} · {event['context']}"
-            case "end", "completion":
-                return f"→ {error or short(as_text(event['answer']))} · {took}"
-            case "end", "turn" if "output" in event:
+            case "end completion":
+                return f"→ {error or short(as_text(event['answer']))} · {event['seconds']:.1f} s"
+            case "end turn" if "output" in event:
                 told = error or of_turn(event["output"])
-                return f"turn {event['turn']} · {of_turn(event['code'])} → {told} · {took} · {tokens:,} tokens"
-            case "end", "call" if error or event["within"] in ("cell", None):
+                return f"turn {event['turn']} · {of_turn(event['code'])} → {told} · {took}"
+            case "end call" if error or event["within"] in ("cell", None):
                 asked = short(event["messages"][-1]["content"])
                 told = error or short(event["reply"])
-                return f"{event['model']} · {asked} → {told} · {took} · {tokens:,} tokens"
-            case "end", "batch" if "failed" in event:
+                return f"{event['model']} · {asked} → {told} · {took}"
+            case "end batch" if "failed" in event:
                 total = event["total"]
                 return f"batch {total}/{total} · {event['failed']} failed · {took}"
-            case "retry", _:
+            case "retry call":
                 return f"✗ again in {event['wait']:.1f} s: {event['reason']}"
         return ""
 
@@ -1398,11 +1377,10 @@ class Live:
 # ------------------------------------------------------------------------------------- command line
 
 BOMS = {  # UTF-32 first: its mark begins with that of UTF-16
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
 }
 BINARY = re.compile(  # how files begin that are no text: PDF, archives, Office, images, or a NUL
     rb"(?s)%PDF-|PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|\xd0\xcf\x11\xe0"
@@ -1418,67 +1396,48 @@ def decode(data: bytes, name: str) -> str:
     if BINARY.match(data):
         raise RLMError(f"{name} is no text: convert it first, a PDF with pdftotext for example")
     try:
-        return data.decode()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         print(f"rlm.py: {name} is not UTF-8, some of it is lost: {error}", file=sys.stderr)
-    return data.decode("utf-8", "replace")
+    return data.decode("utf-8-sig", "replace")
 
 
 def read_folder(folder: str) -> dict[str, str]:
     """Return the text files below a folder by path; links and hidden files are skipped."""
     texts = {}
-    skipped = 0
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
-        for name in names:
-            if name[0] == ".":
-                continue
-            path = Path(place, name)
-            if path.is_symlink() or not path.is_file():
-                skipped += 1
-                continue
-            try:
-                data = path.read_bytes()
-                texts[str(path)] = decode(data, str(path))
-            except (RLMError, OSError):
-                skipped += 1
-    told = f"{plural(len(texts), 'text file')} read, {skipped:,} skipped"
+    found = 0
+    names = map(str, Path(folder).rglob("*"))
+    for name in sorted(names):
+        path = Path(name)
+        if path.is_dir() or "/." in f"/{path.relative_to(folder)}":
+            continue
+        found += 1
+        with contextlib.suppress(RLMError, OSError):
+            if path.is_file() and not path.is_symlink():
+                texts[name] = decode(path.read_bytes(), name)
+    told = f"{plural(len(texts), 'text file')} read, {found - len(texts):,} skipped"
     print(f"rlm.py: {folder}: {told}", file=sys.stderr)
     if not texts:
         raise RLMError(f"the directory {folder} has no text files")
-    return dict(sorted(texts.items()))
+    return texts
 
 
 def read_context(names: list[str]) -> Any:
     """Return the context: the text of one file, a dict of several; None where there is nothing."""
-    if not names and sys.stdin and not sys.stdin.isatty():
-        return read_stdin() or None
+    piped = getattr(sys.stdin, "buffer", io.BytesIO())  # it may be closed
+    if not names and not piped.isatty():
+        return decode(piped.read(), "standard input") or None
     texts = {}
     for name in names:
         if name == "-":
-            texts[name] = read_stdin()
+            texts[name] = decode(piped.read(), "standard input")
         elif Path(name).is_dir():
             texts |= read_folder(name)
         else:
             texts[name] = decode(Path(name).read_bytes(), name)
-    if len(names) == 1 and names[0] in texts:
-        return texts[names[0]]
+    if len(names) == 1:
+        return texts.get(names[0], texts)
     return texts or None
-
-
-def read_stdin() -> str:
-    """Return what is piped in."""
-    if not hasattr(sys.stdin, "buffer"):  # it may be closed
-        return ""
-    return decode(sys.stdin.buffer.read(), "standard input")
-
-
-def pair(text: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE, where the value is JSON if it can be, as in "seed=7"."""
-    name, value = text.split("=", 1)
-    with contextlib.suppress(ValueError):
-        value = json.loads(value)
-    return name, value
 
 
 def header(text: str) -> tuple[str, str]:
@@ -1487,15 +1446,22 @@ def header(text: str) -> tuple[str, str]:
     return name.strip(), value
 
 
+def option(text: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE, where the value is JSON if it can be, as in "seed=7"."""
+    name, value = header(text)
+    with contextlib.suppress(ValueError):
+        value = json.loads(value)
+    return name, value
+
+
 def price(text: str) -> tuple[str, list[float]]:
     """Parse MODEL=INPUT,CACHED,OUTPUT."""
-    name, numbers = text.rsplit("=", 1)
-    new, cached, output = numbers.split(",")
-    return name, [float(new), float(cached), float(output)]
+    name, numbers = header(text)
+    new, cached, output = map(float, numbers.split(","))
+    return name, [new, cached, output]
 
 
-PARSERS = {"options": pair, "headers": header, "prices": price}  # flags that may be repeated
-NO_FLAGS = {"tools", "on_event", "check"}
+PARSERS = {"options": option, "headers": header, "prices": price}  # of flags that may be repeated
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -1503,76 +1469,61 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "rlm.py",
         description="Ask about any amount of text.",
-        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("question")
-    parser.add_argument(
-        "files", nargs="*", default=[], help="text files, folders; - or a pipe: standard input"
-    )
-    default = vars(RLM(api_key=None))
-    meanings = dict(re.findall(r"(?m)^(\w+)  +(.+)$", inspect.getdoc(RLM)))
-    for one in fields(RLM):
-        name = one.name
+    add = parser.add_argument
+    add("question")
+    add("files", nargs="*", help="text files, folders; - or a pipe: standard input")
+    add("--json", action="store_true", help="print answer, reason and usage as JSON")
+    add("--quiet", action="store_true", help="show the answer and nothing else")
+    add("--verbose", action="store_true", help="show code and output in full")
+    defaults = vars(RLM(api_key=None))
+    for name, about in re.findall(r"(?m)^(\w+)  +(.+)$", inspect.getdoc(RLM)):
         flag = "--" + name.replace("_", "-")
+        kind = RLM.__annotations__[name]
+        kind = (*get_args(kind), kind)[0]  # the int of int | None
         if name in PARSERS:
-            parser.add_argument(
+            add(
                 flag.removesuffix("s"),
-                dest=name,
                 type=PARSERS[name],
                 action="append",
-                help=meanings.get(name),
+                default=[],
+                help=about,
             )
-        elif name not in NO_FLAGS:
-            kind = (*get_args(one.type), one.type)[0]  # the int of int | None
-            about = meanings.get(name, "")
-            if default[name] is not None:
-                about += f" (default: {default[name]})".replace("%", "%%")
-            parser.add_argument(flag, type=kind, help=about)
-    switch = functools.partial(parser.add_argument, action="store_true", default=False)
-    switch("--json", help="print answer, reason and usage as JSON")
-    switch("--quiet", help="show the answer and nothing else")
-    switch("--verbose", help="show code and output in full")
+        elif kind in (str, int, float):
+            add(flag, type=kind, default=defaults[name], help=about)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Answer a question from the command line; return the exit status."""
-    config = vars(command_line().parse_intermixed_args(argv))
-    question = config.pop("question")
-    files = config.pop("files")
-    as_json = config.pop("json")
-    quiet = config.pop("quiet")
-    verbose = config.pop("verbose")
-    for name in PARSERS:
-        config[name] = dict(config.get(name, []))
+    rlm = RLM()  # argparse sets its fields, and what stands beside them
+    command_line().parse_intermixed_args(argv, rlm)
+    rlm.options = dict(rlm.option)
+    rlm.headers = dict(rlm.header)
+    rlm.prices = dict(rlm.price)
     try:
-        context = read_context(files)
-        if not quiet:
-            config["on_event"] = Live(sys.stderr, verbose)
-        done = RLM(**config).completion(question, context)
-        if not quiet:
-            print(closing_line(done), file=sys.stderr)
+        context = read_context(rlm.files)
+        if not rlm.quiet:
+            rlm.on_event = Live(sys.stderr, rlm.verbose)
+        done = rlm.completion(rlm.question, context)
+        if not rlm.quiet:
+            took = f"{plural(done.turns, 'turn')} · {done.usage} · {done.seconds:.1f} s"
+            ended = "" if done.finish_reason == "final" else f" · ended by {done.finish_reason}"
+            print(f"{took} · deepest level {done.depth}{ended}", file=sys.stderr)
         shown = done.answer
-        if as_json:
+        if rlm.json:
             shown = {"answer": shown, "finish_reason": done.finish_reason}
             shown["usage"] = asdict(done.usage)
         sys.stdout.reconfigure(errors="replace")
         print(as_text(shown), flush=True)
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or it would fail once more at exit
     except (KeyboardInterrupt, RLMError, OSError) as error:
         usage = getattr(error, "usage", None) or Usage()
         print(f"rlm.py: {str(error) or 'interrupted'}, after {usage}", file=sys.stderr)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
-
-
-def closing_line(done: Completion) -> str:
-    """Return what a run took, and how it ended if not by FINAL."""
-    took = f"{plural(done.turns, 'turn')} · {done.usage} · {done.seconds:.1f} s"
-    ended = "" if done.finish_reason == "final" else f" · ended by {done.finish_reason}"
-    return f"{took} · deepest level {done.depth}{ended}"
 
 
 if __name__ == "__main__":
