@@ -539,7 +539,8 @@ class Node:
                 raise
             if self.shorten(self.size() // 2):
                 return self.ask()
-            if any(length(message) > SHORT for message in self.messages[2:]):
+            said = self.messages[2:]
+            if any(length(message) > SHORT for message in said):
                 raise WindowFull(str(error)) from error
             raise
         text = without_thoughts(reply.text)
@@ -1135,7 +1136,8 @@ def split_fences(text: str) -> tuple[list[tuple[str, str]], str]:
         start = opening.end()
         closing = re.compile(rf"(?m)^[ \t]*{opening[1]}(?!\w).*\n?|\Z")
         ends = list(itertools.islice(closing.finditer(text, start), 20))
-        insides = [textwrap.dedent(text[start : end.start()]) for end in ends]
+        insides = [text[start : end.start()] for end in ends]
+        insides = list(map(textwrap.dedent, insides))
         first = next(filter(parse, insides), insides[0])
         end = ends[insides.index(first)].end()
         fences.append((opening[2], first))
