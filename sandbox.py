@@ -37,7 +37,6 @@ import inspect
 import io
 import json
 import linecache
-import math
 import mmap
 import os
 import signal
@@ -54,6 +53,7 @@ import types
 import typing
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES, RestrictingNodeTransformer
 
@@ -894,9 +894,9 @@ LIBC = ctypes.CDLL(None)
 SET_DEATH_SIGNAL, SET_SECCOMP, SET_NO_NEW_PRIVS = 1, 22, 38  # options of prctl(2)
 
 
-def instruction(code: int, value: int, if_equal: int = 0) -> bytes:
-    """Return one instruction; a jump skips so many others if what was loaded equals the value."""
-    return struct.pack("HBBI", code, if_equal, 0, value)
+def instruction(code: int, value: int, if_equal: int = 0, otherwise: int = 0) -> bytes:
+    """Return one instruction; a jump skips so many others, as what was loaded equals the value."""
+    return struct.pack("HBBI", code, if_equal, otherwise, value)
 
 
 def seccomp_filter(machine: str) -> list[bytes]:
@@ -909,7 +909,6 @@ def seccomp_filter(machine: str) -> list[bytes]:
     is it 1? ── yes ──▶ allow
     ...
     refuse
-    allow
     """
     audit, column = MACHINES[machine]
     words = SYSCALLS.split()[column::3]
@@ -920,10 +919,11 @@ def seccomp_filter(machine: str) -> list[bytes]:
         instruction(RETURN, REFUSE),
         instruction(LOAD, 0),  # offset of the number
     ]
-    for i, number in enumerate(numbers):
-        skip = len(numbers) - i
-        program.append(instruction(JUMP_IF_EQUAL, number, if_equal=skip))
-    return [*program, instruction(RETURN, REFUSE), instruction(RETURN, ALLOW)]
+    for number in numbers:
+        program.append(instruction(JUMP_IF_EQUAL, number, otherwise=1))
+        program.append(instruction(RETURN, ALLOW))
+    program.append(instruction(RETURN, REFUSE))
+    return program
 
 
 def lock_down(memory_mb: int) -> list[str]:
@@ -990,14 +990,13 @@ def work(fd: int):
     for name in setup["texts"]:  # which follow; until here their lengths were in their places
         variables[name] = read_text(reader, variables[name])
     walls = lock_down(setup["memory_mb"])
-    tools = {}
-    for name in setup["tools"]:
-        tools[name] = types.MethodType(call, name)  # which has no attributes to be set
+    # methods have no attributes to be set
+    tools = {name: types.MethodType(call, name) for name in setup["tools"]}
     interpreter = Interpreter(variables, tools, setup["output_chars"])
     signal.signal(signal.SIGPROF, interpreter.check_time)
     signal.setitimer(signal.ITIMER_PROF, 0.05, 0.05)
     VIEWS["random"].seed()  # or all forked workers would draw the same numbers
-    hello = {"pid": os.getpid(), "walls": walls}
+    hello = [os.getpid(), walls]
     send(json.dumps(hello))
     for line in reader:
         result = interpreter.run(json.loads(line), setup["cell_seconds"])
@@ -1070,7 +1069,7 @@ class ForkServer:
 
     def start(self):
         """Start it. Raises OSError where that is impossible."""
-        control, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
         code = f"""  # by its path, as other modules may be called `sandbox`, here or there
 import importlib.util as util, sys
 sys.path[:] = {[*map(str, sys.path)]}
@@ -1079,7 +1078,7 @@ sys.modules["sandbox"] = module = util.module_from_spec(spec)
 spec.loader.exec_module(module)
 module.serve({theirs.fileno()})"""
         needed = [name for name in os.environ if name.endswith("LD_LIBRARY_PATH")]  # by Python
-        try:
+        with ours, theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code],
                 env={name: os.environ[name] for name in needed},
@@ -1090,12 +1089,7 @@ module.serve({theirs.fileno()})"""
                 errors="replace",
                 start_new_session=True,  # Ctrl-C is for the host
             )
-        except OSError:
-            control.close()
-            raise
-        finally:
-            theirs.close()
-        self.control = control
+            self.control = ours.dup()
 
     def fork(self) -> socket.socket:
         """Order a worker; return the socket to it."""
@@ -1118,9 +1112,10 @@ module.serve({theirs.fileno()})"""
     def stop(self):
         """End it and its workers."""
         if self.process:
-            self.control.shutdown(socket.SHUT_RDWR)  # forked children may hold copies of it
+            self.process.kill()  # forked children may hold copies of its socket
+            self.process.wait()
+            self.process.stderr.close()
             self.control.close()
-            self.process.communicate()
             self.process = None
 
 
@@ -1132,16 +1127,14 @@ def fork_server() -> ForkServer:
     return SERVERS.setdefault(os.getpid(), ForkServer())
 
 
-@atexit.register
-def stop_server():
-    """End the fork server of this process."""
-    fork_server().stop()
+atexit.register(lambda: fork_server().stop())
 
 
 @functools.cache
 def background(pid: int) -> Callable:
     """Return what runs coroutines on the event loop of this process, which has its own thread."""
-    asyncio = importlib.import_module("asyncio")  # which few need, and which takes its time
+    import asyncio  # which few need, and which takes its time
+
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
     return functools.partial(asyncio.run_coroutine_threadsafe, loop=loop)
@@ -1174,12 +1167,14 @@ class Sandbox(contextlib.AbstractContextManager):
     memory_mb: int = 2048  # MiB of the worker beyond the variables
     output_chars: int = 10_000  # how much of a cell's output is kept
 
+    _closed = False
+    _socket = None  # to the worker
+    _pid = None  # of the worker, once it has said hello
+    _walls = ()
+    _deadline = inf  # of the run, by the clock
+    _cpu_end = inf  # of the cell, in CPU seconds of the worker
+
     def __post_init__(self):
-        self._closed = False
-        self._socket = None  # to the worker
-        self._hello = None  # what it said of itself before any cell, so it is true
-        self._deadline = math.inf  # of the run, by the clock
-        self._cpu_end = math.inf  # of the cell, in CPU seconds of the worker
         self._running = threading.Lock()
         with contextlib.suppress(OSError):  # to be told when it is needed
             self._socket = fork_server().fork()
@@ -1190,14 +1185,16 @@ class Sandbox(contextlib.AbstractContextManager):
     @property
     def walls(self) -> tuple[str, ...]:
         """The walls that hold: "language", "rlimits", "seccomp"."""
-        return tuple(self._greeting()["walls"])
+        self._start()
+        return self._walls
 
     @property
     def pid(self) -> int:
         """The process of the worker."""
-        return self._greeting()["pid"]
+        self._start()
+        return self._pid
 
-    def run(self, code: str, seconds: float = math.inf) -> Result:
+    def run(self, code: str, seconds: float = inf) -> Result:
         """Run one cell, for at most `seconds` of wall-clock time; its tools run in this thread.
 
         A worker that dies or must be killed is a `Result` with an error that says so. Raises
@@ -1208,7 +1205,7 @@ class Sandbox(contextlib.AbstractContextManager):
             raise SandboxError("this sandbox is running a cell: one after another, please")
         try:
             self._deadline = time.monotonic() + seconds
-            self._greeting()
+            self._start()
             self._cpu_end = self._cpu() + self.cell_seconds + 1
             return self._converse(code)
         except OSError as lost:
@@ -1221,7 +1218,7 @@ class Sandbox(contextlib.AbstractContextManager):
             self._drop()
             raise
         finally:
-            self._deadline = math.inf
+            self._deadline = inf
             self._running.release()
 
     def close(self):
@@ -1257,26 +1254,26 @@ class Sandbox(contextlib.AbstractContextManager):
             kind = type(error).__name__ if len(error.args) < 2 else None  # UnicodeError takes five
             return json.dumps({"error": str(error), "kind": kind})
 
-    def _greeting(self) -> dict:
-        """Wait for a worker that has the variables; return what it says of itself."""
-        if self._hello:
-            return self._hello
+    def _start(self):
+        """Wait for a worker that has the variables."""
+        if self._pid:
+            return
         server = fork_server()
         try:
             self._socket = self._socket or server.fork()
-            hello = self._exchange(self._setup(), START_SECONDS)
+            pid, walls = self._exchange(self._setup(), START_SECONDS)
         except TimeoutError:
             self._drop()
             raise
         except OSError as error:
             self._drop()
             raise SandboxError(f"no worker came up: {server.last_words() or error}") from error
-        if type(hello["pid"]) is not int or hello["pid"] < 2:
+        if type(pid) is not int or pid < 2:
             raise SandboxError("the worker said what workers do not say")
-        if sys.platform == "linux" and "seccomp" not in hello["walls"]:
+        if sys.platform == "linux" and "seccomp" not in walls:
             warn_of_walls()
-        self._hello = hello
-        return hello
+        self._walls = tuple(walls)
+        self._pid = pid  # it is true: no cell has run
 
     def _setup(self) -> list[str]:
         """Return what a worker needs to know, and after it the texts among the variables."""
@@ -1303,7 +1300,7 @@ class Sandbox(contextlib.AbstractContextManager):
         used = self._cpu()
         end = time.monotonic() + patience
         while not message.endswith(b"\n"):
-            if not message and self._cpu() > used + 0.01:
+            if not message and self._cpu() > used:
                 used = self._cpu()
                 end = time.monotonic() + patience
             self._check_limits(end)
@@ -1341,20 +1338,18 @@ class Sandbox(contextlib.AbstractContextManager):
         self._kill()
         if self._socket:
             self._socket.close()
-        self._socket = self._hello = None
+        self._socket = self._pid = None
 
     def _kill(self):
         """Kill the worker, if it has said hello."""
-        hello = self._hello
+        pid = self._pid
         with contextlib.suppress(OSError):
-            if hello:
-                os.kill(hello["pid"], signal.SIGKILL)
+            if pid:
+                os.kill(pid, signal.SIGKILL)
 
     def _cpu(self) -> float:
         """Return the CPU seconds of the worker so far; 0 where the platform does not tell."""
-        if not self._hello or sys.platform != "linux":
-            return 0.0
-        try:  # the clock that clock_getcpuclockid(3) makes of a pid
-            return time.clock_gettime(~self._hello["pid"] << 3 | 2)
-        except OSError:
-            return 0.0
+        with contextlib.suppress(OSError):
+            if self._pid:  # the clock that clock_getcpuclockid(3) makes of it
+                return time.clock_gettime(~self._pid << 3 | 2)
+        return 0.0
