@@ -911,17 +911,16 @@ def seccomp_filter(machine: str) -> list[bytes]:
     refuse
     """
     audit, column = MACHINES[machine]
-    words = SYSCALLS.split()[column::3]
-    numbers = [int(word) for word in words if word != "-1"]
     program = [
         instruction(LOAD, 4),  # offset of the architecture in seccomp_data
         instruction(JUMP_IF_EQUAL, audit, if_equal=1),
         instruction(RETURN, REFUSE),
         instruction(LOAD, 0),  # offset of the number
     ]
-    for number in numbers:
-        program.append(instruction(JUMP_IF_EQUAL, number, otherwise=1))
-        program.append(instruction(RETURN, ALLOW))
+    for number in SYSCALLS.split()[column::3]:
+        if number != "-1":
+            program.append(instruction(JUMP_IF_EQUAL, int(number), otherwise=1))
+            program.append(instruction(RETURN, ALLOW))
     program.append(instruction(RETURN, REFUSE))
     return program
 
@@ -1077,11 +1076,12 @@ spec = util.spec_from_file_location("sandbox", {__file__!r})
 sys.modules["sandbox"] = module = util.module_from_spec(spec)
 spec.loader.exec_module(module)
 module.serve({theirs.fileno()})"""
-        needed = [name for name in os.environ if name.endswith("LD_LIBRARY_PATH")]  # by Python
+        environ = os.environ.items()
         with ours, theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code],
-                env={name: os.environ[name] for name in needed},
+                # Python may need this one
+                env={name: path for name, path in environ if name.endswith("LD_LIBRARY_PATH")},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -1112,10 +1112,8 @@ module.serve({theirs.fileno()})"""
     def stop(self):
         """End it and its workers."""
         if self.process:
-            self.process.kill()  # forked children may hold copies of its socket
-            self.process.wait()
-            self.process.stderr.close()
-            self.control.close()
+            with self.process, self.control:
+                self.process.kill()  # forked children may hold copies of its socket
             self.process = None
 
 
@@ -1306,8 +1304,8 @@ class Sandbox(contextlib.AbstractContextManager):
             self._check_limits(end)
             with contextlib.suppress(TimeoutError):  # of the socket, after a moment
                 if piece:
-                    sent = self._socket.send(piece)
-                    piece = piece[sent:] or next(outgoing, b"")
+                    piece = piece[self._socket.send(piece) :]
+                    piece = piece or next(outgoing, b"")
                     continue
                 data = self._socket.recv(CHUNK)
                 if not data:
