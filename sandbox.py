@@ -549,13 +549,14 @@ def show(value):
         print(repr(value))
 
 
+EXCEPTIONS = {
+    name: value
+    for name, value in vars(builtins).items()
+    if is_class(value) and issubclass(value, Exception)
+}
 SAFE_BUILTINS = {
     **{name: getattr(builtins, name) for name in BUILTINS},
-    **{
-        name: value
-        for name, value in vars(builtins).items()
-        if is_class(value) and issubclass(value, Exception)
-    },
+    **EXCEPTIONS,
     "BaseException": Exception,  # or a cell could catch its time limit
     "__import__": safe_import,
     "type": SafeType,
@@ -948,12 +949,10 @@ def lock_down(memory_mb: int) -> list[str]:
 
 def result_of(reply: dict):
     """Return what a tool has returned, or raise what it has raised."""
-    if "error" not in reply:
-        return reply["value"]
-    kind = SAFE_BUILTINS.get(reply["kind"])
-    if is_class(kind) and issubclass(kind, Exception):
+    if "error" in reply:
+        kind = EXCEPTIONS.get(reply["kind"], RuntimeError)
         raise kind(reply["error"])
-    raise RuntimeError(reply["error"])
+    return reply["value"]
 
 
 def read_text(reader: io.TextIOWrapper, length: int) -> str:
