@@ -955,12 +955,12 @@ def result_of(reply: dict):
     return reply["value"]
 
 
-def read_text(reader: io.TextIOWrapper, length: int) -> str:
-    """Return the next characters, read in pieces: at once they would take their size twice."""
+def read_variable(reader: io.TextIOWrapper, is_text: bool, length: int):
+    """Return the next text, or the value of its JSON; read at once, it would take its size twice."""
     text = ""
     for start in range(0, length, CHUNK):
         text += reader.read(min(CHUNK, length - start))
-    return text
+    return text if is_text else json.loads(text)
 
 
 def work(fd: int):
@@ -984,9 +984,9 @@ def work(fd: int):
         return result_of(json.loads(reply))
 
     setup = json.loads(reader.readline())
-    variables = setup["variables"]
-    for name in setup["texts"]:  # which follow; until here their lengths were in their places
-        variables[name] = read_text(reader, variables[name])
+    variables = {}
+    for name, is_text, length in setup["variables"]:
+        variables[name] = read_variable(reader, is_text, length)
     walls = lock_down(setup["memory_mb"])
     # methods have no attributes to be set
     tools = {name: types.MethodType(call, name) for name in setup["tools"]}
@@ -1049,8 +1049,9 @@ class SandboxError(Exception):
 
 
 def pieces(texts: list[str]) -> Iterator[bytes]:
-    """Yield texts as they are sent, a bounded piece at a time."""
-    for text in texts:
+    """Yield texts as they are sent, a bounded piece at a time; what is sent is not kept."""
+    while texts:
+        text = texts.pop(0)
         for start in range(0, len(text), CHUNK):
             yield text[start : start + CHUNK].encode("utf-8", "surrogatepass")
 
@@ -1273,18 +1274,22 @@ class Sandbox(contextlib.AbstractContextManager):
         self._pid = pid  # it is true: no cell has run
 
     def _setup(self) -> list[str]:
-        """Return what a worker needs to know, and after it the texts among the variables."""
-        texts = {name: value for name, value in self.variables.items() if isinstance(value, str)}
-        lengths = {name: len(text) for name, text in texts.items()}
+        """Return what a worker needs to know, and after it the variables, as texts."""
+        texts = []
+        variables = []
+        for name, value in self.variables.items():
+            is_text = isinstance(value, str)
+            text = value if is_text else json.dumps(value)
+            texts.append(text)
+            variables.append([name, is_text, len(text)])
         setup = {
-            "variables": self.variables | lengths,
-            "texts": list(texts),
+            "variables": variables,
             "tools": list(self.tools),
             "cell_seconds": self.cell_seconds,
             "memory_mb": self.memory_mb,
             "output_chars": self.output_chars,
         }
-        return [f"{json.dumps(setup)}\n", *texts.values()]
+        return [f"{json.dumps(setup)}\n", *texts]
 
     def _exchange(self, texts: list[str], patience: float):
         """Send texts and return the worker's next message: the one place where the host waits.
