@@ -53,6 +53,7 @@ import types
 import typing
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES, RestrictingNodeTransformer
 
@@ -147,18 +148,6 @@ BUILTINS = """
     map max memoryview min next object oct ord pow print property range repr reversed round set
     slice sorted staticmethod str sum super tuple zip NotImplemented Ellipsis __build_class__
     SystemExit KeyboardInterrupt GeneratorExit
-    Exception ArithmeticError AssertionError AttributeError BufferError EOFError ImportError
-    LookupError MemoryError NameError OSError ReferenceError RuntimeError StopAsyncIteration
-    StopIteration SyntaxError SystemError TypeError ValueError Warning FloatingPointError
-    OverflowError ZeroDivisionError BytesWarning DeprecationWarning EncodingWarning
-    FutureWarning ImportWarning PendingDeprecationWarning ResourceWarning RuntimeWarning
-    SyntaxWarning UnicodeWarning UserWarning BlockingIOError ChildProcessError ConnectionError
-    FileExistsError FileNotFoundError InterruptedError IsADirectoryError NotADirectoryError
-    PermissionError ProcessLookupError TimeoutError IndentationError IndexError KeyError
-    ModuleNotFoundError NotImplementedError RecursionError UnboundLocalError UnicodeError
-    BrokenPipeError ConnectionAbortedError ConnectionRefusedError ConnectionResetError TabError
-    UnicodeDecodeError UnicodeEncodeError UnicodeTranslateError ExceptionGroup EnvironmentError
-    IOError
 """.split()  # noqa: SIM905
 
 
@@ -540,8 +529,14 @@ def show(value):
         print(repr(value))
 
 
+EXCEPTIONS = {
+    name: value
+    for name, value in vars(builtins).items()
+    if is_class(value) and issubclass(value, Exception)
+}
 SAFE_BUILTINS = {
     **{name: getattr(builtins, name) for name in BUILTINS},
+    **EXCEPTIONS,
     "BaseException": Exception,  # or a cell could catch its time limit
     "__import__": safe_import,
     "type": SafeType,
@@ -865,12 +860,11 @@ LIBC = ctypes.CDLL(None)
 SET_DEATH_SIGNAL, SET_SECCOMP, SET_NO_NEW_PRIVS = 1, 22, 38  # options of prctl(2)
 
 
-def instruction(code: int, value: int, if_equal: int = 0) -> bytes:
-    """Return one instruction; a jump skips so many others if what was loaded equals the value."""
-    return struct.pack("HBBI", code, if_equal, 0, value)
+def instruction(code: int, value: int, if_equal: int = 0, otherwise: int = 0) -> bytes:
+    """Return one instruction; a jump skips so many others, as what was loaded equals the value."""
+    return struct.pack("HBBI", code, if_equal, otherwise, value)
 
 
-@functools.cache
 def seccomp_filter(machine: str) -> list[bytes]:
     """Return the program that the kernel runs before each system call.
 
@@ -881,25 +875,25 @@ def seccomp_filter(machine: str) -> list[bytes]:
     is it 1? ── yes ──▶ allow
     ...
     refuse
-    allow
     """
     audit, column = MACHINES[machine]
-    words = SYSCALLS.split()[column::3]
-    numbers = [int(word) for word in words if word != "-1"]
     program = [
         instruction(LOAD, 4),  # offset of the architecture in seccomp_data
         instruction(JUMP_IF_EQUAL, audit, if_equal=1),
         instruction(RETURN, REFUSE),
         instruction(LOAD, 0),  # offset of the number
     ]
-    for i, number in enumerate(numbers):
-        skip = len(numbers) - i
-        program.append(instruction(JUMP_IF_EQUAL, number, if_equal=skip))
-    return [*program, instruction(RETURN, REFUSE), instruction(RETURN, ALLOW)]
+    for number in SYSCALLS.split()[column::3]:
+        if number != "-1":
+            program.append(instruction(JUMP_IF_EQUAL, int(number), otherwise=1))
+            program.append(instruction(RETURN, ALLOW))
+    program.append(instruction(RETURN, REFUSE))
+    return program
 
 
-def lock_down(memory_mb: int) -> tuple[str, ...]:
+def lock_down(memory_mb: int) -> list[str]:
     """Take from this process, for good, all that a cell must not have; return the walls that hold."""
+    walls = ["language", "rlimits"]
     # on Linux; there may be a lower limit already
     with contextlib.suppress(OSError, ValueError), open("/proc/self/statm") as memory:
         pages = int(memory.read().split()[0])
@@ -908,97 +902,74 @@ def lock_down(memory_mb: int) -> tuple[str, ...]:
     for kind in ("NOFILE", "NPROC", "FSIZE", "CORE"):
         resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (0, 0))
     machine = os.uname().machine
-    if sys.platform != "linux" or machine not in MACHINES:
-        return ("language", "rlimits")
-    program = seccomp_filter(machine)
-    code = ctypes.create_string_buffer(b"".join(program))
-    header = struct.pack("HP", len(program), ctypes.addressof(code))
-    LIBC.prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if LIBC.prctl(SET_SECCOMP, 2, header, 0, 0):
-        return ("language", "rlimits")
-    return ("language", "rlimits", "seccomp")
+    if sys.platform == "linux" and machine in MACHINES:
+        program = seccomp_filter(machine)
+        code = ctypes.create_string_buffer(b"".join(program))
+        header = struct.pack("HP", len(program), ctypes.addressof(code))
+        LIBC.prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if LIBC.prctl(SET_SECCOMP, 2, header, 0, 0) == 0:
+            walls.append("seccomp")
+    return walls
 
 
 def result_of(reply: dict):
     """Return what a tool has returned, or raise what it has raised."""
-    if "error" not in reply:
-        return reply["value"]
-    kind = SAFE_BUILTINS.get(reply["kind"])
-    if is_class(kind) and issubclass(kind, Exception):
+    if "error" in reply:
+        kind = EXCEPTIONS.get(reply["kind"], RuntimeError)
         raise kind(reply["error"])
-    raise RuntimeError(reply["error"])
+    return reply["value"]
+
+
+def read_variable(reader: io.TextIOWrapper, is_text: bool, length: int):
+    """Return the next text, or the value of its JSON; read at once, it would take its size twice."""
+    text = ""
+    for start in range(0, length, CHUNK):
+        text += reader.read(min(CHUNK, length - start))
+    return text if is_text else json.loads(text)
 
 
 def work(fd: int):
     """Be a worker: load the variables, lock the doors, run cells until the host hangs up."""
-    reader = open(fd, "rb", CHUNK)
+    reader = open(fd, buffering=CHUNK, encoding="utf-8", errors="surrogatepass", newline="\n")
     writer = open(fd, "wb", closefd=False)
 
-    def send(line: bytes):
+    def send(message: str):
+        line = f"{message}\n".encode()
         writer.write(line)
         writer.flush()
 
     def call(tool, /, *args, **kwargs):
         message = to_json({"call": tool, "args": args, "kwargs": kwargs})
-        line = f"{message}\n".encode()
         interpreter.interruptible = False  # half a line would be the end of this worker
         try:
-            send(line)  # this goes less deep than to_json() did: no recursion ends it halfway
+            send(message)  # this goes less deep than to_json() did: no recursion ends it halfway
             reply = reader.readline()
         finally:
             interpreter.interruptible = True
         return result_of(json.loads(reply))
 
     setup = json.loads(reader.readline())
-    variables = {name: read_variable(reader) for name in setup["variables"]}
+    variables = {}
+    for name, is_text, length in setup["variables"]:
+        variables[name] = read_variable(reader, is_text, length)
     walls = lock_down(setup["memory_mb"])
-    tools = {}
-    for name in setup["tools"]:
-        tools[name] = types.MethodType(call, name)  # which has no attributes to be set
+    # methods have no attributes to be set
+    tools = {name: types.MethodType(call, name) for name in setup["tools"]}
     interpreter = Interpreter(variables, tools, setup["output_chars"])
     signal.signal(signal.SIGPROF, interpreter.check_time)
     signal.setitimer(signal.ITIMER_PROF, 0.05, 0.05)
     VIEWS["random"].seed()  # or all forked workers would draw the same numbers
-    hello = {"pid": os.getpid(), "walls": walls}
-    send(json_line(hello))
+    hello = [os.getpid(), walls]
+    send(json.dumps(hello))
     for line in reader:
         result = interpreter.run(json.loads(line), setup["cell_seconds"])
-        send(json_line(result))
-
-
-def json_line(value) -> bytes:
-    """Return a value as a line of JSON."""
-    return f"{json.dumps(value)}\n".encode()
-
-
-def to_line(text: str) -> bytes:
-    """Return a text as one line, where 0xFF, which UTF-8 does not have, stands for a line break."""
-    return text.encode("utf-8", "surrogatepass").replace(b"\n", b"\xff") + b"\n"
-
-
-def from_line(line: bytes) -> str:
-    """Return the text of such a line."""
-    text = line[:-1].replace(b"\xff", b"\n")
-    return text.decode("utf-8", "surrogatepass")
-
-
-def read_variable(reader: io.BufferedReader):
-    """Return the value of a variable, which comes in pieces: a text, or the JSON of something else."""
-    is_text = json.loads(reader.readline())
-    text = ""
-    for line in reader:
-        if line == b"\n":
-            break
-        text += from_line(line)
-    return text if is_text else json.loads(text)
+        send(json.dumps(result))
 
 
 def serve(fd: int):
     """Be the fork server: fork a worker ahead, and the next one when it is taken."""
     control = socket.socket(fileno=fd)
     Interpreter({}, {}).run("1")  # so that workers find all that a cell needs
-    if os.uname().machine in MACHINES:
-        seccomp_filter(os.uname().machine)  # the same
     for name in PRELOADED:
         with contextlib.suppress(ImportError):  # 3.11 has no _pylong
             importlib.import_module(name)
@@ -1010,28 +981,34 @@ def serve(fd: int):
     os.dup2(1, 2)  # the null device; what went wrong was told until here
     while True:
         waiting, idle = os.pipe()
-        pid = -1
-        with contextlib.suppress(OSError):  # no room: the host will find the worker lost
-            pid = os.fork()
-        if pid > 0:
-            os.close(idle)
-            os.read(waiting, 1)  # until the worker is taken, or dies
-            os.close(waiting)
-            continue
-        if pid == 0 and sys.platform == "linux":  # die with this server
+        try:
+            if os.fork() == 0:
+                wait_for_work(control)
+        except OSError:  # no room: who asks for a worker next is told that it is gone
+            os.close(take_order(control))
+        os.close(idle)
+        os.read(waiting, 1)  # until nobody has the other end: the worker is taken, or dead
+        os.close(waiting)
+
+
+def take_order(control: socket.socket) -> int:
+    """Wait for an order from the host; return the socket on which it talks to that worker."""
+    order, fds, *_ = socket.recv_fds(control, 1, 1)
+    if not order:  # the host is gone; so is this process group, which is all workers
+        os.killpg(0, signal.SIGKILL)
+    return fds[0]
+
+
+def wait_for_work(control: socket.socket):
+    """Be a worker forked ahead, and a worker when the host sends the socket to talk on; then exit."""
+    try:
+        if sys.platform == "linux":  # die with the fork server
             LIBC.prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
-        order, fds, *_ = socket.recv_fds(control, 1, 1)
-        if not order:  # the host is gone; so is this process group, which is all workers
-            os.killpg(0, signal.SIGKILL)
-        if pid == 0:
-            try:
-                os.dup2(fds[0], 3)
-                os.closerange(4, 1 << 16)  # a library may have opened something, too
-                work(3)
-            finally:
-                os._exit(0)
-        for unused in (*fds, waiting, idle):
-            os.close(unused)
+        os.dup2(take_order(control), 3)
+        os.closerange(4, 1 << 16)  # the pipe, and what a library may have opened
+        work(3)
+    finally:
+        os._exit(0)
 
 
 # ---------------------------------------------------------------------------- host: what others use
@@ -1041,19 +1018,27 @@ class SandboxError(Exception):
     """The worker does not start or is not to be trusted, or the sandbox is closed or busy."""
 
 
-def from_json(data: bytearray):
-    """Return the value of a message; raise SandboxError where it is none."""
-    try:
-        return json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise SandboxError(f"the worker sent what is not JSON: {error}") from None
+def pieces(texts: list[str]) -> Iterator[bytes]:
+    """Yield texts as they are sent, a bounded piece at a time; what is sent is not kept."""
+    while texts:
+        text = texts.pop(0)
+        for start in range(0, len(text), CHUNK):
+            yield text[start : start + CHUNK].encode("utf-8", "surrogatepass")
 
 
 class ForkServer:
-    """This process's fork server: to start Python for each worker would take 60 ms."""
+    """A Python that has all loaded, and forks workers: to start it for each would take 60 ms.
+
+    It is started when it is needed, and anew after it died.
+    """
 
     def __init__(self):
-        self.control, theirs = socket.socketpair()
+        self.lock = threading.Lock()
+        self.process = None
+
+    def start(self):
+        """Start it. Raises OSError where that is impossible."""
+        ours, theirs = socket.socketpair()
         code = f"""  # by its path, as other modules may be called `sandbox`, here or there
 import importlib.util as util, sys
 sys.path[:] = {[*map(str, sys.path)]}
@@ -1061,83 +1046,66 @@ spec = util.spec_from_file_location("sandbox", {__file__!r})
 sys.modules["sandbox"] = module = util.module_from_spec(spec)
 spec.loader.exec_module(module)
 module.serve({theirs.fileno()})"""
-        needed = [name for name in os.environ if name.endswith("LD_LIBRARY_PATH")]  # by Python
-        try:
+        environ = os.environ.items()
+        with ours, theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code],
-                env={name: os.environ[name] for name in needed},
+                # Python may need this one
+                env={name: path for name, path in environ if name.endswith("LD_LIBRARY_PATH")},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
+                errors="replace",
                 start_new_session=True,  # Ctrl-C is for the host
             )
-        except OSError:
-            self.control.close()
-            raise
-        finally:
-            theirs.close()
+            self.control = ours.dup()
 
     def fork(self) -> socket.socket:
-        """Order a worker; return the socket to it. Raises OSError where the server is dead."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            socket.send_fds(self.control, [b"1"], [theirs.fileno()])
+        """Order a worker; return the socket to it."""
+        with self.lock:
+            if self.process and self.process.poll() is not None:  # it died
+                self.stop()
+            if not self.process:
+                self.start()
+            ours, theirs = socket.socketpair()
+            with theirs:
+                socket.send_fds(self.control, [b"1"], [theirs.fileno()])
         ours.settimeout(0.25)  # to look at the limits now and then
         return ours
 
+    def last_words(self) -> str:
+        """Return the last line of what it said before it was ready, or died."""
+        said = self.process.stderr.read() if self.process else ""
+        return said.strip().rpartition("\n")[2]
+
     def stop(self):
-        """End the server and its workers."""
-        self.control.shutdown(socket.SHUT_RDWR)  # forked children may hold copies of it
-        self.control.close()
-        self.process.wait()
-        self.process.stderr.close()
+        """End it and its workers."""
+        if self.process:
+            with self.process, self.control:
+                self.process.kill()  # forked children may hold copies of its socket
+            self.process = None
 
 
-SERVERS = {}  # the fork server by the pid of its host
-LOCKS = {}  # for it, by pid as well: a host may be forked while a thread holds its own
+SERVERS = {}  # by the pid of their hosts: a host may be forked while a thread holds the lock
 
 
-def fork_worker() -> socket.socket:
-    """Return the socket to a new worker of this process's fork server."""
-    pid = os.getpid()
-    with LOCKS.setdefault(pid, threading.Lock()):
-        server = SERVERS.get(pid)
-        if server and server.process.poll() is not None:  # it died
-            server.stop()
-            server = None
-        if server is None:
-            SERVERS[pid] = server = ForkServer()
-        return server.fork()
+def fork_server() -> ForkServer:
+    """Return the fork server of this process."""
+    return SERVERS.setdefault(os.getpid(), ForkServer())
 
 
-def why_dead() -> str:
-    """Return the last line of what this process's fork server said, where it is dead."""
-    server = SERVERS.get(os.getpid())
-    if not server:
-        return ""
-    try:
-        _, said = server.process.communicate(timeout=1)
-    except subprocess.TimeoutExpired:
-        return "it could not be forked, or was killed while it loaded"
-    return said.decode(errors="replace").strip().rpartition("\n")[2]
-
-
-@atexit.register
-def stop_server():
-    """End this process's fork server."""
-    server = SERVERS.pop(os.getpid(), None)
-    if server:
-        server.stop()
+atexit.register(lambda: fork_server().stop())
 
 
 @functools.cache
-def background_loop(pid: int):
-    """Return the event loop of this process, which runs in a thread of its own."""
-    asyncio = importlib.import_module("asyncio")  # which few need, and which takes its time
+def background(pid: int) -> Callable:
+    """Return what runs coroutines on the event loop of this process, which has its own thread."""
+    import asyncio  # which few need, and which takes its time
+
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, daemon=True).start()
-    return loop
+    return functools.partial(asyncio.run_coroutine_threadsafe, loop=loop)
 
 
 def settle(value):
@@ -1148,16 +1116,13 @@ def settle(value):
     async def wait():
         return await value
 
-    asyncio = importlib.import_module("asyncio")
-    loop = background_loop(os.getpid())
-    return asyncio.run_coroutine_threadsafe(wait(), loop).result()
+    return background(os.getpid())(wait()).result()
 
 
 @functools.cache
-def warn_of_walls(walls: tuple[str, ...]):
-    """Tell once, on Linux, that the filter does not hold."""
-    if sys.platform == "linux" and "seccomp" not in walls:
-        print("sandbox: no seccomp filter on this machine; see README, Security", file=sys.stderr)
+def warn_of_walls():
+    """Tell once that the filter does not hold."""
+    print("sandbox: no seccomp filter on this machine; see README, Security", file=sys.stderr)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -1170,15 +1135,17 @@ class Sandbox(contextlib.AbstractContextManager):
     memory_mb: int = 2048  # MiB of the worker beyond the variables
     output_chars: int = 10_000  # how much of a cell's output is kept
 
+    _closed = False
+    _socket = None  # to the worker
+    _pid = None  # of the worker, once it has said hello
+    _walls = ()
+    _deadline = inf  # of the run, by the clock
+    _cpu_end = inf  # of the cell, in CPU seconds of the worker
+
     def __post_init__(self):
-        self._closed = False
-        self._hello = None  # what the worker said of itself before any cell, so it is true
-        self._socket = None
-        self._deadline = float("inf")  # of the run, by the clock
-        self._cpu_end = float("inf")  # of the cell, in CPU seconds of the worker
         self._running = threading.Lock()
         with contextlib.suppress(OSError):  # to be told when it is needed
-            self._socket = fork_worker()
+            self._socket = fork_server().fork()
 
     def __exit__(self, *error):
         self.close()
@@ -1186,14 +1153,16 @@ class Sandbox(contextlib.AbstractContextManager):
     @property
     def walls(self) -> tuple[str, ...]:
         """The walls that hold: "language", "rlimits", "seccomp"."""
-        return tuple(self._greeting()["walls"])
+        self._start()
+        return self._walls
 
     @property
     def pid(self) -> int:
         """The process of the worker."""
-        return self._greeting()["pid"]
+        self._start()
+        return self._pid
 
-    def run(self, code: str, seconds: float = float("inf")) -> Result:
+    def run(self, code: str, seconds: float = inf) -> Result:
         """Run one cell, for at most `seconds` of wall-clock time; its tools run in this thread.
 
         A worker that dies or must be killed is a `Result` with an error that says so. Raises
@@ -1204,40 +1173,39 @@ class Sandbox(contextlib.AbstractContextManager):
             raise SandboxError("this sandbox is running a cell: one after another, please")
         try:
             self._deadline = time.monotonic() + seconds
-            self._greeting()
+            self._start()
             self._cpu_end = self._cpu() + self.cell_seconds + 1
             return self._converse(code)
         except OSError as lost:
-            self._drop_worker()
+            self._drop()
             if self._closed:
                 raise SandboxError("the sandbox is closed") from None
-            why = "killed, out of memory, or recursed too deeply"
-            if isinstance(lost, TimeoutError):
-                why = str(lost)
             gone = f"your variables are gone; loaded again: {', '.join(self.variables)}"
-            return Result("", f"SandboxError: the worker was lost: {why}; {gone}", None)
+            return Result("", f"SandboxError: the worker was lost: {lost}; {gone}", None)
         except BaseException:
-            self._drop_worker()
+            self._drop()
             raise
         finally:
-            self._deadline = float("inf")
+            self._deadline = inf
             self._running.release()
 
     def close(self):
         """Kill the worker; may be called twice, and from another thread while a cell runs."""
         self._closed = True
-        self._kill_process()
+        self._kill()
         if self._running.acquire(blocking=False):  # else run() sees it, and closes the socket
-            self._drop_worker()
+            self._drop()
             self._running.release()
 
     def _converse(self, code: str) -> Result:
         """Hand over a cell, call the tools that it asks for, and return its result."""
-        message = code
+        message = json.dumps(code)
         while True:
-            match self._exchange(iter([json_line(message)])):
-                case {"call": str(name), "args": list(args), "kwargs": dict(kwargs)}:
-                    message = self._call(name, args, kwargs)
+            match self._exchange([f"{message}\n"], self.cell_seconds + 2):
+                case {"call": str(name), "args": list(args), "kwargs": dict(kwargs)} if (
+                    name in self.tools
+                ):
+                    message = self._call(self.tools[name], args, kwargs)
                 case [str(output), None | str() as error, None | [_] as final] if (
                     len(output) < self.output_chars + 1000 and len(error or "") < 10_000
                 ):
@@ -1245,122 +1213,115 @@ class Sandbox(contextlib.AbstractContextManager):
                 case _:
                     raise SandboxError("the worker said what workers do not say")
 
-    def _call(self, name: str, args: list, kwargs: dict) -> dict:
+    def _call(self, tool: Callable, args: list, kwargs: dict) -> str:
         """Return what a tool answers, or how it failed: that is the cell's to handle."""
-        if name not in self.tools:
-            raise SandboxError("the worker called what is no tool")
         try:
-            value = settle(self.tools[name](*args, **kwargs))
-            return {"value": json.loads(json.dumps(value, default=json_default))}
+            value = settle(tool(*args, **kwargs))
+            return json.dumps({"value": value}, default=json_default)
         except Exception as error:
             kind = type(error).__name__ if len(error.args) < 2 else None  # UnicodeError takes five
-            return {"error": str(error), "kind": kind}
+            return json.dumps({"error": str(error), "kind": kind})
 
-    def _greeting(self) -> dict:
-        """Wait for a worker that has the variables; return what it says of itself."""
-        if self._closed:
-            raise SandboxError("the sandbox is closed")
-        if self._hello:
-            return self._hello
+    def _start(self):
+        """Wait for a worker that has the variables."""
+        if self._pid:
+            return
+        server = fork_server()
         try:
-            self._socket = self._socket or fork_worker()
-            hello = self._exchange(self._setup())
+            self._socket = self._socket or server.fork()
+            pid, walls = self._exchange(self._setup(), START_SECONDS)
         except TimeoutError:
-            self._drop_worker()
+            self._drop()
             raise
         except OSError as error:
-            self._drop_worker()
-            if self._closed:
-                raise SandboxError("the sandbox is closed") from None
-            raise SandboxError(f"no worker came up: {why_dead() or error!r}") from error
-        if type(hello["pid"]) is not int or hello["pid"] < 2:
+            self._drop()
+            raise SandboxError(f"no worker came up: {server.last_words() or error}") from error
+        if type(pid) is not int or pid < 2:
             raise SandboxError("the worker said what workers do not say")
-        warn_of_walls(tuple(hello["walls"]))
-        self._hello = hello
-        return hello
+        if sys.platform == "linux" and "seccomp" not in walls:
+            warn_of_walls()
+        self._walls = tuple(walls)
+        self._pid = pid  # it is true: no cell has run
 
-    def _setup(self) -> Iterator[bytes]:
-        """Yield what a worker needs to know, and the variables in pieces."""
+    def _setup(self) -> list[str]:
+        """Return what a worker needs to know, and after it the variables, as texts."""
+        texts = []
+        variables = []
+        for name, value in self.variables.items():
+            is_text = isinstance(value, str)
+            text = value if is_text else json.dumps(value)
+            texts.append(text)
+            variables.append([name, is_text, len(text)])
         setup = {
-            "variables": list(self.variables),
+            "variables": variables,
             "tools": list(self.tools),
             "cell_seconds": self.cell_seconds,
             "memory_mb": self.memory_mb,
             "output_chars": self.output_chars,
         }
-        yield json_line(setup)
-        for value in self.variables.values():
-            is_text = isinstance(value, str)
-            yield json_line(is_text)
-            text = value if is_text else json.dumps(value)
-            for start in range(0, len(text), CHUNK):
-                yield to_line(text[start : start + CHUNK])
-            yield b"\n"
+        return [f"{json.dumps(setup)}\n", *texts]
 
-    def _exchange(self, lines: Iterator[bytes]):
-        """Send lines and return the worker's next message: the one place where the host waits."""
-        outgoing = memoryview(next(lines))
-        incoming = bytearray()
+    def _exchange(self, texts: list[str], patience: float):
+        """Send texts and return the worker's next message: the one place where the host waits.
+
+        For at most `patience` seconds without a sign of life; a message that begins, ends soon.
+        """
+        outgoing = pieces(texts)
+        piece = next(outgoing)
+        message = bytearray()
         used = self._cpu()
-        alive = time.monotonic()  # when it took a line, computed, or began its message
-        while not incoming.endswith(b"\n"):
-            now = time.monotonic()
-            halfway = bool(outgoing or incoming)
-            if not halfway and self._cpu() > used + 0.01:
+        end = time.monotonic() + patience
+        while not message.endswith(b"\n"):
+            if not message and self._cpu() > used:
                 used = self._cpu()
-                alive = now
-            self._check_limits(now - alive, halfway)
+                end = time.monotonic() + patience
+            self._check_limits(end)
             with contextlib.suppress(TimeoutError):  # of the socket, after a moment
-                if outgoing:
-                    outgoing = outgoing[self._socket.send(outgoing) :]
-                    outgoing = outgoing or memoryview(next(lines, b""))
-                    alive = now
+                if piece:
+                    piece = piece[self._socket.send(piece) :]
+                    piece = piece or next(outgoing, b"")
                     continue
                 data = self._socket.recv(CHUNK)
                 if not data:
-                    raise ConnectionError
-                alive = alive if incoming else now
-                incoming += data
-            if len(incoming) > MESSAGE_BYTES:
+                    raise ConnectionError("killed, out of memory, or recursed too deeply")
+                if not message:
+                    end = time.monotonic() + MESSAGE_SECONDS
+                message += data
+            if len(message) > MESSAGE_BYTES:
                 raise SandboxError("the worker sent too long a message")
-        return from_json(incoming)
+        try:
+            return json.loads(message)
+        except (ValueError, RecursionError) as error:
+            raise SandboxError(f"the worker sent what is not JSON: {error}") from None
 
-    def _check_limits(self, silence: float, halfway: bool):
-        """Raise where a limit is reached; `silence` is the seconds without a sign of life."""
-        patience = START_SECONDS
-        if self._hello:
-            patience = MESSAGE_SECONDS if halfway else self.cell_seconds + 2
+    def _check_limits(self, end: float):
+        """Raise where a limit is reached; `end` is when there must be a sign of life."""
         if self._closed:
-            raise ConnectionError
+            raise ConnectionError("the sandbox is closed")
         if time.monotonic() > self._deadline:
             raise TimeoutError("the time of the run is over")
         if self._cpu() > self._cpu_end:
             raise TimeoutError(f"it computed for {self.cell_seconds:g} s, deaf to signals")
-        if silence > patience:
-            told = (
-                "it was too slow in the middle of a message" if halfway else "it stopped answering"
-            )
-            raise TimeoutError(told)
+        if time.monotonic() > end:
+            raise TimeoutError("it was too slow, or stopped answering")
 
-    def _drop_worker(self):
+    def _drop(self):
         """Kill the worker; one that did not say hello yet ends by itself when it finds us gone."""
-        self._kill_process()
+        self._kill()
         if self._socket:
             self._socket.close()
-        self._socket = self._hello = None
+        self._socket = self._pid = None
 
-    def _kill_process(self):
+    def _kill(self):
         """Kill the worker, if it has said hello."""
-        hello = self._hello
+        pid = self._pid
         with contextlib.suppress(OSError):
-            if hello:
-                os.kill(hello["pid"], signal.SIGKILL)
+            if pid:
+                os.kill(pid, signal.SIGKILL)
 
     def _cpu(self) -> float:
         """Return the CPU seconds of the worker so far; 0 where the platform does not tell."""
-        if not self._hello or sys.platform != "linux":
-            return 0.0
-        try:  # the clock that clock_getcpuclockid(3) makes of a pid
-            return time.clock_gettime(~self._hello["pid"] << 3 | 2)
-        except OSError:
-            return 0.0
+        with contextlib.suppress(OSError):
+            if self._pid:  # the clock that clock_getcpuclockid(3) makes of it
+                return time.clock_gettime(~self._pid << 3 | 2)
+        return 0.0
