@@ -232,7 +232,7 @@ class RLM:
 
     model: str | Callable = field(default_factory=environment("RLM_MODEL", "gpt-5-mini"))
     sub_model: str | Callable | None = None
-    base_url: str = field(default_factory=environment("OPENAI_BASE_URL", OPENAI))
+    base_url: str = field(default_factory=environment("OPENAI_BASE_URL", OPENAI), repr=False)
     api_key: str | None = field(default_factory=environment("OPENAI_API_KEY"), repr=False)
     options: dict = field(default_factory=dict)
     headers: dict = field(default_factory=dict, repr=False)
@@ -427,7 +427,8 @@ class Node:
             output_chars=self.output_chars(),
         )
         about = {"prompt": self.prompt, "context": describe(self.context)}
-        self.run.repls.add(repl)
+        with self.run.lock:
+            self.run.repls.add(repl)
         with repl, self.step("completion", **about) as span:
             try:
                 repl.walls  # noqa: B018 - without a worker no model is asked
@@ -726,8 +727,10 @@ class Run:
     def __exit__(self, kind, error, traceback):
         """End what is still under way in other threads; an error is an RLMError with the usage."""
         self.stopped.set()
-        self.sinks.clear()
-        for repl in list(self.repls):
+        with self.lock:
+            self.sinks.clear()
+            open_repls = list(self.repls)
+        for repl in open_repls:
             repl.close()
         if error is None:
             return
@@ -768,7 +771,7 @@ class Run:
         """Return the seconds left, inf without a limit."""
         return self.remaining().get("seconds", math.inf)
 
-    def check(self, names=LIMITS):
+    def check_limits(self, names=LIMITS):
         """Raise LimitReached where a limit is, or what has ended the run."""
         if self.stopped.is_set():
             raise RLMError("the run was stopped")
@@ -788,7 +791,7 @@ class Run:
     def begin_call(self, depth: int):
         """Reserve a call before it is sent: those in flight never add up to more than max_calls."""
         with self.lock:
-            self.check()
+            self.check_limits()
             self.calls += 1
             self.deepest = max(self.deepest, depth)
 
@@ -914,16 +917,16 @@ def ask_model(node: Node, span: dict) -> Reply:
         except ModelError as error:
             problem = hide_secrets(error.problem, rlm)
             wait = error.wait or 0
-            spent = time.monotonic() - began
-            if tried >= rlm.tries or spent >= error.patience or wait > longest:
-                run.check(["seconds"])
+            waited = time.monotonic() - began
+            if tried >= rlm.tries or waited >= error.patience or wait > longest:
+                run.check_limits(["seconds"])
                 problem += f" after {tried} tries" if tried > 1 else ""
                 raise ModelError(problem, error.advice, error.status) from None
             if error.wait is None:  # random, so that calls that failed together do not meet again
                 wait = random.uniform(0, min(2**tried / 4, 30))
         run.emit("retry", span, reason=problem, wait=wait)
         run.stopped.wait(min(wait, run.left()))
-        run.check(["seconds"])
+        run.check_limits(["seconds"])
 
 
 def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
@@ -952,7 +955,8 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
     text = data.decode("utf-8", "replace")
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
         if response.status_code == 200:
-            return read_reply(json.loads(text), response.headers)
+            reply = read_reply(json.loads(text), response.headers)
+            return replace(reply, problem=hide_secrets(reply.problem, rlm))
     raise no_completion(response, text)
 
 
@@ -1069,10 +1073,11 @@ def hide_secrets(text: str, rlm: RLM) -> str:
     values = re.findall(r"=([^&]+)", query)
     secrets = [rlm.api_key or "", *rlm.headers.values(), query, *values]
     secrets += map(urllib.parse.unquote_plus, values)
-    for secret in map(str.strip, secrets):
+    secrets = map(str.strip, secrets)
+    for secret in sorted(secrets, key=len, reverse=True):  # one may be a part of another
         if len(secret) > 3:
             text = text.replace(secret, "***")
-    text = re.sub(r"//[^/@\s]*@", "//", text)
+    text = re.sub(r"//[^/\s]*@", "//", text)
     return " ".join(text.split())[:500]
 
 
@@ -1211,7 +1216,7 @@ def describe(value: Any) -> str:
     """Return the type and size of a context: "a str of 1,234 characters"."""
     if isinstance(value, dict):
         return f"a dict of {plural(len(value), 'key')}"
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         kinds = {type(part).__name__ for part in value}
         sized = [part for part in value if hasattr(part, "__len__")]
         sizes = list(map(len, sized)) or [0]
@@ -1222,15 +1227,16 @@ def describe(value: Any) -> str:
 
 def sample(value: Any, limit: int) -> tuple[bool, str]:
     """Return whether it is the whole of a context, and what to show of it in the first message."""
-    sized = isinstance(value, (str, list, dict))
+    sized = isinstance(value, (str, list, tuple, dict))
     if not sized or len(value) <= 2000:
         text = as_text(value)
         if len(text) <= min(2000, limit):
             return True, text
     limit = min(800, limit)
     if isinstance(value, str):
-        head = value[: limit // 2]
-        tail = value[-limit // 2 :]
+        half = limit // 2
+        head = value[:half]
+        tail = value[-half:]
         head = head[: head.rfind("\n") + 1] or head
         tail = tail[tail.find("\n") + 1 :] or tail
         return False, f"{head.rstrip()}\n...\n{tail.lstrip()}"
@@ -1479,11 +1485,13 @@ def command_line() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="print answer, reason and usage as JSON")
     add("--quiet", action="store_true", help="show the answer and nothing else")
     add("--verbose", action="store_true", help="show code and output in full")
-    defaults = vars(RLM(api_key=None))
+    defaults = vars(RLM(base_url=OPENAI, api_key=None))  # none of the environment's secrets
     for name, about in re.findall(r"(?m)^(\w+)  +(.+)$", inspect.getdoc(RLM)):
         flag = "--" + name.replace("_", "-")
         kind = RLM.__annotations__[name]
-        kind = (*get_args(kind), kind)[0]  # the int of int | None
+        kinds = get_args(kind)  # of int | None
+        if kinds:
+            kind = kinds[0]
         if name in PARSERS:
             add(
                 flag.removesuffix("s"),
@@ -1499,7 +1507,7 @@ def command_line() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Answer a question from the command line; return the exit status."""
-    rlm = RLM()  # argparse sets its fields, and what stands beside them
+    rlm = RLM()  # argparse sets its fields, and beside them what is none, as `rlm.question`
     command_line().parse_intermixed_args(argv, rlm)
     rlm.options = dict(rlm.option)
     rlm.headers = dict(rlm.header)
@@ -1509,16 +1517,16 @@ def main(argv: list[str] | None = None) -> int:
         if not rlm.quiet:
             rlm.on_event = Live(sys.stderr, rlm.verbose)
         done = rlm.completion(rlm.question, context)
-        if not rlm.quiet:
-            took = f"{plural(done.turns, 'turn')} · {done.usage} · {done.seconds:.1f} s"
-            ended = "" if done.finish_reason == "final" else f" · ended by {done.finish_reason}"
-            print(f"{took} · deepest level {done.depth}{ended}", file=sys.stderr)
         shown = done.answer
         if rlm.json:
             shown = {"answer": shown, "finish_reason": done.finish_reason}
             shown["usage"] = asdict(done.usage)
         sys.stdout.reconfigure(errors="replace")
         print(as_text(shown), flush=True)
+        if not rlm.quiet:
+            took = f"{plural(done.turns, 'turn')} · {done.usage} · {done.seconds:.1f} s"
+            ended = "" if done.finish_reason == "final" else f" · ended by {done.finish_reason}"
+            print(f"{took} · deepest level {done.depth}{ended}", file=sys.stderr)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or it would fail once more at exit
     except (KeyboardInterrupt, RLMError, OSError) as error:
