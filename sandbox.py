@@ -793,7 +793,7 @@ class Interpreter:
             self.end += 0.2
             raise TimeIsUp("the cell computed for too long; its variables are kept")
 
-    def run(self, source: str, seconds: float = float("inf")) -> Result:
+    def run(self, source: str, seconds: float = inf) -> Result:
         """Run one cell, for at most `seconds` of CPU time."""
         self.cells += 1
         self.final = None
@@ -860,7 +860,7 @@ LIBC = ctypes.CDLL(None)
 SET_DEATH_SIGNAL, SET_SECCOMP, SET_NO_NEW_PRIVS = 1, 22, 38  # options of prctl(2)
 
 
-def instruction(code: int, value: int, if_equal: int = 0, otherwise: int = 0) -> bytes:
+def instruction(code: int, value: int, if_equal=0, otherwise=0) -> bytes:
     """Return one instruction; a jump skips so many others, as what was loaded equals the value."""
     return struct.pack("HBBI", code, if_equal, otherwise, value)
 
@@ -930,7 +930,7 @@ def read_variable(reader: io.TextIOWrapper, is_text: bool, length: int):
 
 def work(fd: int):
     """Be a worker: load the variables, lock the doors, run cells until the host hangs up."""
-    reader = open(fd, buffering=CHUNK, encoding="utf-8", errors="surrogatepass", newline="\n")
+    reader = open(fd, "r", CHUNK, "utf-8", "surrogatepass", newline="\n")
     writer = open(fd, "wb", closefd=False)
 
     def send(message: str):
@@ -953,8 +953,9 @@ def work(fd: int):
     for name, is_text, length in setup["variables"]:
         variables[name] = read_variable(reader, is_text, length)
     walls = lock_down(setup["memory_mb"])
-    # methods have no attributes to be set
-    tools = {name: types.MethodType(call, name) for name in setup["tools"]}
+    tools = {}
+    for name in setup["tools"]:
+        tools[name] = types.MethodType(call, name)  # which has no attributes to be set
     interpreter = Interpreter(variables, tools, setup["output_chars"])
     signal.signal(signal.SIGPROF, interpreter.check_time)
     signal.setitimer(signal.ITIMER_PROF, 0.05, 0.05)
@@ -1046,12 +1047,11 @@ spec = util.spec_from_file_location("sandbox", {__file__!r})
 sys.modules["sandbox"] = module = util.module_from_spec(spec)
 spec.loader.exec_module(module)
 module.serve({theirs.fileno()})"""
-        environ = os.environ.items()
+        needed = [name for name in os.environ if name.endswith("LD_LIBRARY_PATH")]  # by Python
         with ours, theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code],
-                # Python may need this one
-                env={name: path for name, path in environ if name.endswith("LD_LIBRARY_PATH")},
+                env={name: os.environ[name] for name in needed},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -1180,8 +1180,11 @@ class Sandbox(contextlib.AbstractContextManager):
             self._drop()
             if self._closed:
                 raise SandboxError("the sandbox is closed") from None
+            why = "killed, out of memory, or recursed too deeply"
+            if isinstance(lost, TimeoutError):
+                why = str(lost)
             gone = f"your variables are gone; loaded again: {', '.join(self.variables)}"
-            return Result("", f"SandboxError: the worker was lost: {lost}; {gone}", None)
+            return Result("", f"SandboxError: the worker was lost: {why}; {gone}", None)
         except BaseException:
             self._drop()
             raise
@@ -1224,6 +1227,8 @@ class Sandbox(contextlib.AbstractContextManager):
 
     def _start(self):
         """Wait for a worker that has the variables."""
+        if self._closed:
+            raise SandboxError("the sandbox is closed")
         if self._pid:
             return
         server = fork_server()
@@ -1235,7 +1240,7 @@ class Sandbox(contextlib.AbstractContextManager):
             raise
         except OSError as error:
             self._drop()
-            raise SandboxError(f"no worker came up: {server.last_words() or error}") from error
+            raise SandboxError(f"no worker came up: {server.last_words() or error!r}") from error
         if type(pid) is not int or pid < 2:
             raise SandboxError("the worker said what workers do not say")
         if sys.platform == "linux" and "seccomp" not in walls:
@@ -1283,7 +1288,7 @@ class Sandbox(contextlib.AbstractContextManager):
                     continue
                 data = self._socket.recv(CHUNK)
                 if not data:
-                    raise ConnectionError("killed, out of memory, or recursed too deeply")
+                    raise ConnectionError
                 if not message:
                     end = time.monotonic() + MESSAGE_SECONDS
                 message += data
