@@ -936,12 +936,11 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
     end = time.monotonic() + seconds
     data = bytearray()
     try:
-        with session(os.getpid()).post(
+        with session(os.getpid(), url).post(
             url,
             params=query,
             json={"model": model, "messages": messages, **rlm.options},
             headers=request_headers(rlm),
-            auth=lambda request: request,  # without one, ~/.netrc would replace the key
             timeout=(min(10, seconds), seconds),
             stream=True,
             allow_redirects=False,
@@ -950,7 +949,7 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
                 data += chunk
                 if time.monotonic() > end:
                     raise requests.Timeout("the answer is still dripping in")
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         raise no_response(error, url) from error
     text = data.decode("utf-8", "replace")
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
@@ -961,13 +960,15 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
 
 
 @functools.cache
-def session(pid: int) -> requests.Session:
-    """Return the connections of this process; proxies and certificates are the environment's."""
+def session(pid: int, url: str) -> requests.Session:
+    """Return the connections of this process to a server, by the environment's proxies."""
     http = requests.Session()
-    http.verify = os.environ.get("SSL_CERT_FILE") or True
-    adapter = requests.adapters.HTTPAdapter(pool_maxsize=512)
-    http.mount("http://", adapter)
-    http.mount("https://", adapter)
+    found = http.merge_environment_settings(url, {}, False, None, None)
+    http.proxies = found["proxies"]
+    http.verify = os.environ.get("SSL_CERT_FILE") or found["verify"]
+    http.trust_env = False  # to look once is enough, and ~/.netrc would replace the key
+    http.auth = lambda request: request  # as would a user in the URL
+    http.mount(url, requests.adapters.HTTPAdapter(pool_maxsize=512))
     atexit.register(http.close)
     return http
 

@@ -182,6 +182,7 @@ CHUNK = 1 << 17  # characters of text in one line, and bytes of one read
 MESSAGE_BYTES = 64 << 20  # the longest line that the host takes from a worker
 VALUE_BYTES = 63 << 20  # the longest value in it
 MESSAGE_SECONDS = 10  # how long a message may take once it has begun
+SLOWEST = 50  # seconds in which even a busy machine lets a worker compute for one
 START_SECONDS = 120  # for a worker to load its variables
 
 # ---------------------------------------------------------- compiler: RestrictedPython, our policy
@@ -250,8 +251,9 @@ class Policy(RestrictingNodeTransformer):
         return node
 
     def rewrite_AugAssign(self, node):
-        if isinstance(node.target, ast.Attribute) and node.target.attr in GUARDED:
-            self.error(node, refusal(node.target.attr))  # it reads without a guard
+        name = getattr(node.target, "attr", "")
+        if is_dunder(name) or name in GUARDED:
+            self.error(node, refusal(name))  # it reads without a guard
         return node
 
     def rewrite_Match(self, node):
@@ -262,8 +264,8 @@ class Policy(RestrictingNodeTransformer):
                 if isinstance(part, ast.MatchClass):
                     name = f"@class {len(before)}"
                     named = map(ast.Constant, part.kwd_attrs)
-                    judged = self.guard("@pattern", node, part.cls, *named)
-                    assign = ast.Assign([ast.Name(name, ast.Store())], judged)
+                    guarded = self.guard("@pattern", node, part.cls, *named)
+                    assign = ast.Assign([ast.Name(name, ast.Store())], guarded)
                     before.append(ast.copy_location(assign, node))
                     part.cls = ast.Name(name, ast.Load())
         return [*before, node]
@@ -319,9 +321,15 @@ def is_class(obj) -> bool:
 
 def own(obj, name):
     """Return `obj` if a cell made it: nothing else is written to, or read where private."""
-    maker = obj.__thisclass__ if type(obj) is super else type(obj)
-    if MAIN in (maker.__module__, getattr(obj, "__module__", None)):
+    maker = type(obj)
+    if maker is super:
+        maker = obj.__thisclass__
+    elif is_class(obj):
+        maker = obj
+    elif maker is types.FunctionType and obj.__code__.co_filename.startswith(CELL):
         return obj
+    if maker.__module__ == MAIN and not issubclass(maker, types.GenericAlias):
+        return obj  # the alias of a class reads and writes that class
     free = (BaseException, types.SimpleNamespace, decimal.Context)
     if isinstance(obj, free) and name[:1] != "_":
         return obj
@@ -458,10 +466,11 @@ def safe_eval(source, globals=None, locals=None):
 
 def safe_pattern(cls, *named):
     """Judge a class of a `match` before it reads, in C, what its `__match_args__` name."""
-    for name in (*getattr(cls, "__match_args__", ()), *named):
+    names = inspect.getattr_static(cls, "__match_args__", ())
+    for name in (*names, *named):
         if name in GUARDED or is_private(name) or refused(name):
             raise AttributeError(refusal(name))
-    if type(cls) not in METACLASSES:  # another could change its mind
+    if type(names) is not tuple or type(cls) not in METACLASSES:  # it could change its mind
         raise TypeError(f"the pattern {cls!r} is refused: use plain data instead")
     return cls
 
@@ -490,7 +499,8 @@ class SafeTypeMeta(type):
     """Lets `SafeType` pass for `type`, in calls and isinstance(): it tells a type, and makes none."""
 
     def __call__(cls, obj):
-        return SafeType if is_class(obj) else type(obj)
+        # an heir of Field could lie about its name, which dataclasses execute
+        return SafeType if isinstance(obj, (type, dataclasses.Field)) else type(obj)
 
     def __instancecheck__(cls, obj):
         return is_class(obj)
@@ -651,6 +661,7 @@ def harden():
             vars(VIEWS[package])[part] = view
     importlib.import_module("csv").field_size_limit(sys.maxsize)  # for all cells
     string.getattr = safe_getattr  # string.Formatter looks here first
+    importlib.import_module("copy").setattr = safe_writer(setattr)  # as does copy
     sys.modules[MAIN] = types.ModuleType(MAIN)  # where the library looks for what cells made
     vars(sys.modules[MAIN]).update(START_NAMES)
 
@@ -981,15 +992,15 @@ def serve(fd: int):
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
     os.dup2(1, 2)  # the null device; what went wrong was told until here
     while True:
-        waiting, idle = os.pipe()
+        read_end, write_end = os.pipe()
         try:
             if os.fork() == 0:
                 wait_for_work(control)
         except OSError:  # no room: who asks for a worker next is told that it is gone
             os.close(take_order(control))
-        os.close(idle)
-        os.read(waiting, 1)  # until nobody has the other end: the worker is taken, or dead
-        os.close(waiting)
+        os.close(write_end)
+        os.read(read_end, 1)  # until nobody has the other end: the worker is taken, or dead
+        os.close(read_end)
 
 
 def take_order(control: socket.socket) -> int:
@@ -1076,8 +1087,11 @@ module.serve({theirs.fileno()})"""
 
     def last_words(self) -> str:
         """Return the last line of what it said before it was ready, or died."""
-        said = self.process.stderr.read() if self.process else ""
-        return said.strip().rpartition("\n")[2]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self.process:
+                said = self.process.communicate(timeout=1)[1]
+                return said.strip().rpartition("\n")[2]
+        return ""
 
     def stop(self):
         """End it and its workers."""
@@ -1190,6 +1204,8 @@ class Sandbox(contextlib.AbstractContextManager):
             raise
         finally:
             self._deadline = inf
+            if self._closed:
+                self._drop()
             self._running.release()
 
     def close(self):
@@ -1269,18 +1285,17 @@ class Sandbox(contextlib.AbstractContextManager):
     def _exchange(self, texts: list[str], patience: float):
         """Send texts and return the worker's next message: the one place where the host waits.
 
-        For at most `patience` seconds without a sign of life; a message that begins, ends soon.
+        For at most `patience` seconds, and longer while it computes; a message that begins, ends
+        soon.
         """
         outgoing = pieces(texts)
         piece = next(outgoing)
         message = bytearray()
-        used = self._cpu()
+        began = self._cpu()
         end = time.monotonic() + patience
         while not message.endswith(b"\n"):
-            if not message and self._cpu() > used:
-                used = self._cpu()
-                end = time.monotonic() + patience
-            self._check_limits(end)
+            computed = 0 if message else self._cpu() - began
+            self._check_limits(end + SLOWEST * computed)
             with contextlib.suppress(TimeoutError):  # of the socket, after a moment
                 if piece:
                     piece = piece[self._socket.send(piece) :]
@@ -1328,5 +1343,5 @@ class Sandbox(contextlib.AbstractContextManager):
         """Return the CPU seconds of the worker so far; 0 where the platform does not tell."""
         with contextlib.suppress(OSError):
             if self._pid:  # the clock that clock_getcpuclockid(3) makes of it
-                return time.clock_gettime(~self._pid << 3 | 2)
+                return time.clock_gettime((~self._pid << 3) | 2)
         return 0.0
