@@ -328,10 +328,8 @@ def own(obj, name):
         maker = obj
     elif maker is types.FunctionType and obj.__code__.co_filename.startswith(CELL):
         return obj
-    if maker.__module__ == MAIN and not issubclass(maker, types.GenericAlias):
-        return obj  # the alias of a class reads and writes that class
-    free = (BaseException, types.SimpleNamespace, decimal.Context)
-    if isinstance(obj, free) and name[:1] != "_":
+    free = isinstance(obj, (BaseException, types.SimpleNamespace, decimal.Context))
+    if maker.__module__ == MAIN or (free and name[:1] != "_"):
         return obj
     raise AttributeError(f"{name!r} of a {type(obj).__name__!r} is refused: no cell made it")
 
@@ -495,12 +493,15 @@ def safe_import(name, globals=None, locals=None, names=(), level=0):
     return view if names else VIEWS[package]
 
 
+# an heir of Field could lie about its name, which is executed; one of an alias reads anything
+NOT_FOR_HEIRS = (type, dataclasses.Field, types.GenericAlias)
+
+
 class SafeTypeMeta(type):
     """Lets `SafeType` pass for `type`, in calls and isinstance(): it tells a type, and makes none."""
 
     def __call__(cls, obj):
-        # an heir of Field could lie about its name, which dataclasses execute
-        return SafeType if isinstance(obj, (type, dataclasses.Field)) else type(obj)
+        return SafeType if isinstance(obj, NOT_FOR_HEIRS) else type(obj)
 
     def __instancecheck__(cls, obj):
         return is_class(obj)
