@@ -955,7 +955,9 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
         if response.status_code == 200:
             reply = read_reply(json.loads(text), response.headers)
-            return replace(reply, problem=hide_secrets(reply.problem, rlm))
+            if reply.problem:
+                reply.problem = hide_secrets(reply.problem, rlm)
+            return reply
     raise no_completion(response, text)
 
 
