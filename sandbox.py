@@ -358,10 +358,12 @@ def safe_setter(obj, name, method):
     """Return `__init__`, `__setattr__` or their like, which write to what a cell made only."""
 
     def safe(*args, **options):
-        me, *rest = (obj, *args) if hasattr(method, "__self__") else args
-        own(me, name)
+        all_args = args
+        if hasattr(method, "__self__"):  # it is bound
+            all_args = (obj, *args)
+        own(all_args[0], name)
         if name in WRITERS:
-            check_name(rest[0])
+            check_name(all_args[1])
         return method(*args, **options)
 
     return safe
@@ -772,10 +774,10 @@ class Interpreter:
         self.final = None
         self.interruptible = False
         self.end = 0.0
-        self.fixed = variables | tools
+        self.harness = variables | tools
         for function in (self.FINAL, self.FINAL_VAR, self.SHOW_VARS):
-            self.fixed[function.__name__] = function
-        self.names = START_NAMES | self.fixed
+            self.harness[function.__name__] = function
+        self.names = START_NAMES | self.harness
 
     def FINAL(self, value=None):
         """End the run with `value`, any JSON value."""
@@ -795,7 +797,7 @@ class Interpreter:
         """Return the names and types of the variables so far."""
         made = {}
         for name, value in names_of(self.names).items():
-            if name[0] != "_" and name not in self.fixed:
+            if name[0] != "_" and name not in self.harness:
                 made[name] = type(value).__name__
         return made
 
@@ -845,7 +847,7 @@ class Interpreter:
 
     def restore(self):
         """Put back what a cell has rebound of the harness, keep its own value, and say so."""
-        for name, value in self.fixed.items():
+        for name, value in self.harness.items():
             found = self.names.get(name, value)
             if found is not value:
                 self.names[f"{name}_1"] = found
