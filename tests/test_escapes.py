@@ -77,6 +77,7 @@ PASSES_THE_LANGUAGE_WALL = {  # name: why it may. All of it is harmless in a wor
 }
 CLOSED_BY_PYTHON = {  # some of 3.13 to 3.15 have no such way any more
     *("__match_args__ 17", "dataclasses 6", "functools 10", "import tricks 25"),
+    *("heirs, aliases and copies that lie 1", "heirs, aliases and copies that lie 5"),
     *("library code on foreign objects 1", "library code on foreign objects 20"),
     *("library code on foreign objects 22", "library code on foreign objects 25"),
     *("module internals 26", "named tuples 9", "named tuples 10"),
