@@ -923,7 +923,7 @@ def ask_model(node: Node, span: dict) -> Reply:
                 problem += f" after {tried} tries" if tried > 1 else ""
                 raise ModelError(problem, error.advice, error.status) from None
             if error.wait is None:  # random, so that calls that failed together do not meet again
-                wait = random.uniform(0, min(2**tried / 4, 30))
+                wait = random.uniform(0, min(2**tried / 4, 30, error.patience))
         run.emit("retry", span, reason=problem, wait=wait)
         run.stopped.wait(min(wait, run.left()))
         run.check_limits(["seconds"])
