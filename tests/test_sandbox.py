@@ -229,10 +229,14 @@ def test_a_worker_that_is_killed_again_and_again():
         assert len(pids) == 5
 
 
-def test_a_worker_that_is_stopped():
+SLEEPY = "import queue\nwhile 1:\n    try: queue.Queue().get(timeout=0.1)\n    except queue.Empty: pass"
+
+
+@pytest.mark.parametrize("code", ["kill()\n1", SLEEPY])
+def test_a_worker_that_is_stopped_or_hardly_computes(code):
     with Sandbox({"context": "c"}, killer(signal.SIGSTOP), cell_seconds=0.3) as killer.repl:
         start = time.monotonic()
-        assert "gone" in killer.repl.run("kill()\n1").error
+        assert "gone" in killer.repl.run(code).error
         assert time.monotonic() - start < 6
         assert killer.repl.run("context").output == "'c'\n"
 
