@@ -229,7 +229,9 @@ def test_a_worker_that_is_killed_again_and_again():
         assert len(pids) == 5
 
 
-SLEEPY = "import queue\nwhile 1:\n    try: queue.Queue().get(timeout=0.1)\n    except queue.Empty: pass"
+SLEEPY = (
+    "import queue\nwhile 1:\n    try: queue.Queue().get(timeout=0.1)\n    except queue.Empty: pass"
+)
 
 
 @pytest.mark.parametrize("code", ["kill()\n1", SLEEPY])
