@@ -38,9 +38,9 @@ import urllib.parse
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 import requests
 import urllib3
@@ -70,7 +70,7 @@ WAY_OUT = (
 class RLMError(Exception):
     """What a run cannot get past; its `usage` is what the run has cost so far."""
 
-    usage: "Usage | None" = None
+    usage = None
 
 
 @dataclass(eq=False)
@@ -93,7 +93,13 @@ class LimitReached(RLMError):
     finish_reason = "limit"
 
 
-class WindowFull(ModelError):
+class TurnsUsed(LimitReached):
+    """The turns of one node are used."""
+
+    finish_reason = "max_turns"
+
+
+class WindowFull(LimitReached):
     """The server refuses the conversation, of which nothing more can be left out."""
 
     finish_reason = "window"
@@ -130,15 +136,15 @@ class Usage:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
-    cost: float | None = None
+    cost: float | None = 0
     models: dict[str, "Usage"] = field(default_factory=dict)
 
     def add(self, reply: Reply):
         """Add one call, and what its reply took."""
-        if reply.cost is None or (self.calls and self.cost is None):
+        if None in (self.cost, reply.cost):
             self.cost = None  # a sum of some parts would be taken for the whole
         else:
-            self.cost = (self.cost or 0) + reply.cost
+            self.cost += reply.cost
         self.calls += 1
         self.prompt_tokens += reply.prompt_tokens
         self.cached_tokens += reply.cached_tokens
@@ -191,11 +197,6 @@ def dollars(cost: float) -> str:
 # ---------------------------------------------------------------------------- the configuration
 
 
-def environment(name: str, default: str | None = None) -> Callable:
-    """Return a function that looks a variable of the environment up."""
-    return lambda: os.environ.get(name) or default
-
-
 @dataclass
 class RLM:
     """A recursive language model: its configuration, which can be shared and pickled.
@@ -230,10 +231,16 @@ class RLM:
     check         from an answer to None, or to what is wrong with it
     """
 
-    model: str | Callable = field(default_factory=environment("RLM_MODEL", "gpt-5-mini"))
+    model: str | Callable = field(
+        default_factory=lambda: os.environ.get("RLM_MODEL") or "gpt-5-mini"
+    )
     sub_model: str | Callable | None = None
-    base_url: str = field(default_factory=environment("OPENAI_BASE_URL", OPENAI), repr=False)
-    api_key: str | None = field(default_factory=environment("OPENAI_API_KEY"), repr=False)
+    base_url: str = field(
+        default_factory=lambda: os.environ.get("OPENAI_BASE_URL") or OPENAI, repr=False
+    )
+    api_key: str | None = field(
+        default_factory=lambda: os.environ.get("OPENAI_API_KEY"), repr=False
+    )
     options: dict = field(default_factory=dict)
     headers: dict = field(default_factory=dict, repr=False)
     max_depth: int = 3
@@ -262,8 +269,14 @@ class RLM:
         Raises RLMError, with the `usage` so far, when the run cannot go on.
         """
         with Run(self) as run:
-            run.prepare()
             require_json(context)
+            taken = RESERVED & self.tools.keys()
+            if taken:
+                raise RLMError(f"tools cannot be named {', '.join(sorted(taken))}")
+            if not Path(self.prompts).is_dir():
+                raise RLMError(f"there is no folder {self.prompts} with prompts")
+            if self.trace:
+                run.sinks.append(Trace(self.trace))
             root = Node(run, prompt, context)
             answer = root.complete()
             return Completion(
@@ -291,6 +304,12 @@ class RLM:
 class Node:
     """One question of the tree: the root, named "1", or a sub-call such as "1.2"."""
 
+    repl = None  # where it has one
+    turns = 0
+    silent = 0  # turns without code in a row
+    final = None
+    finish_reason = "final"  # anything else once the last question is asked
+
     def __init__(self, run: "Run", prompt: str, context: Any, above: "Node | None" = None):
         self.run = run
         self.rlm = run.rlm
@@ -303,36 +322,29 @@ class Node:
         self.model = (above and self.rlm.sub_model) or self.rlm.model
         self.span = above.span if above else {}  # the step that is under way
         self.messages = []
-        self.notes = []  # what the model is told beside the output of a cell
-        self.turns = 0
-        self.silent = 0  # turns without code in a row
-        self.final = None
-        self.finish_reason = "final"
-        self.over = False  # whether the last question was asked
+        self.output_chars = min(self.rlm.output_chars, self.rlm.leaf_chars // 4)
 
     def complete(self) -> Any:
         """Answer the prompt about the context."""
         if self.plain:  # the base case: one call of the model, which reads it all
             self.append("user", self.as_one_message())
             return self.ask().answer()
-        with self.open_repl() as repl:  # where the context is a variable
-            why = "all turns are used"
+        with self.open_repl():  # where the context is a variable
             try:
-                while not self.final and self.turns < self.rlm.max_turns:
-                    self.turn(repl)
-            except (LimitReached, WindowFull) as end:
-                self.finish_reason = end.finish_reason
-                why = str(end)
-            if not self.final:
-                self.ask_for_the_best(repl, why)
+                while not self.final:
+                    self.turn()
+            except LimitReached as end:
+                self.ask_for_the_best(end)
         return self.final.value
 
-    def turn(self, repl: Sandbox):
+    def turn(self):
         """Ask for code, run it, and show what it printed; FINAL in it sets `self.final`."""
+        if self.turns >= self.rlm.max_turns:
+            raise TurnsUsed("all turns are used")
         self.turns += 1
         with self.step("turn", turn=self.turns) as span:
             reply = self.ask()
-            output = self.execute(reply, repl)
+            output = self.execute(reply)
             span.update(output=output, usage=spent(reply))
         if not self.final:
             shown = self.rlm.say("turn", output=output, left=self.status())
@@ -352,7 +364,7 @@ class Node:
         """Return the node of a sub-call, `plain` where all fits or where the tree ends."""
         if not isinstance(prompt, str):
             raise TypeError(f"the prompt must be a str, not {type(prompt).__name__}")
-        if self.over:
+        if self.finish_reason != "final":
             raise LimitReached("no more model calls: answer from what is there")
         child = Node(self.run, prompt, context, above=self)
         size = len(child.as_one_message())
@@ -399,18 +411,18 @@ class Node:
             span["failed"] = len(errors)
         if errors:
             told = "; ".join(f"item {i}: {errors[i]}" for i in sorted(errors)[:9])
-            count = f"{len(errors)} of {len(prompts)} failed"
-            self.notes.append(f"llm_query_batched: {count}: {told}")
+            count = f"llm_query_batched: {len(errors)} of {len(prompts)} failed"
+            self.notes.append(f"{count}: {told}")
         for error in errors.values():
             if isinstance(error.__cause__, LimitReached):  # what was paid for is shown
-                self.notes.append(f"answers before: {as_text(answers)[: self.output_chars()]}")
+                self.notes.append(f"answers before: {as_text(answers)[: self.output_chars]}")
                 raise error
         return answers
 
     # -- one turn
 
     @contextlib.contextmanager
-    def open_repl(self) -> Iterator[Sandbox]:
+    def open_repl(self) -> Iterator[None]:
         """Start a REPL, with the context and the tools in it, and the conversation."""
         if self.context is None:
             self.context = self.prompt
@@ -419,43 +431,43 @@ class Node:
             size = f"{len(self.prompt):,} characters, leaf_chars is {self.rlm.leaf_chars:,}"
             raise RLMError(f"the question is too long ({size}): put it into the context")
         functions = {"llm_query": self.llm_query, "llm_query_batched": self.llm_query_batched}
-        repl = Sandbox(
+        self.repl = Sandbox(
             {"context": self.context},
             tools=self.rlm.tools | functions,
             cell_seconds=self.rlm.cell_seconds,
             memory_mb=self.rlm.memory_mb,
-            output_chars=self.output_chars(),
+            output_chars=self.output_chars,
         )
-        about = {"prompt": self.prompt, "context": describe(self.context)}
+        about = describe(self.context)
         with self.run.lock:
-            self.run.repls.add(repl)
-        with repl, self.step("completion", **about) as span:
+            self.run.repls.add(self.repl)
+        completion = self.step("completion", prompt=self.prompt, context=about)
+        with self.repl, completion as span:
             try:
-                repl.walls  # noqa: B018 - without a worker no model is asked
+                self.repl.walls  # noqa: B018 - without a worker no model is asked
             except (SandboxError, OSError) as error:
                 raise RLMError(f"the sandbox does not start: {error}") from error
-            self.append("system", self.system())
-            self.append("user", self.task(about["context"]))
-            yield repl
+            self.begin(about)
+            yield
+            with self.run.lock:
+                span["usage"] = asdict(self.run.usage)
             span.update(
                 answer=self.final.value,
                 finish_reason=self.finish_reason,
                 turns=self.turns,
                 messages=self.messages,
-                usage=self.run.usage_so_far(),
             )
 
-    def execute(self, reply: Reply, repl: Sandbox) -> str:
+    def execute(self, reply: Reply) -> str:
         """Run the code of a reply, or take its text for what it is; return what to show of it."""
         # half of a program may do what the whole would not
         broken = reply.cut or reply.problem
-        codes = [] if broken else self.code_of(reply.text, repl)
+        codes = [] if broken else self.code_of(reply.text)
         self.span["code"] = "\n".join(codes)
         if codes:
             self.silent = 0
-            printed, error = self.run_cells(codes, repl)
-            self.span["error"] = error
-            return "\n".join(filter(None, [printed, error])) or "(no output)"
+            shown, self.span["error"] = self.run_cells(codes)
+            return shown or "(no output)"
         self.silent += 1
         if self.silent < 3:
             return self.rlm.say("cut" if broken and reply.text else "remind")
@@ -463,7 +475,7 @@ class Node:
         self.final = Final(reply.answer())
         return reply.text
 
-    def code_of(self, text: str, repl: Sandbox) -> list[str]:
+    def code_of(self, text: str) -> list[str]:
         """Return the blocks of Python in a reply, or its FINAL(...) outside of code, as code."""
         fences, outside = split_fences(text)
         blocks = [code for label, code in fences if is_python(label, code)]
@@ -471,54 +483,82 @@ class Node:
         if blocks or not function:
             return blocks
         if function == "FINAL":
-            inside = value_of(inside, repl, self.run.left())
+            inside = self.value_of(inside)
         return [f"{function}({inside!r})"]
 
-    def run_cells(self, codes: list[str], repl: Sandbox) -> tuple[str, str | None]:
-        """Run cells in order, up to the first error or FINAL; return what they printed."""
+    def value_of(self, inside: str) -> Any:
+        """Return what FINAL(inside) outside of code means.
+
+        An expression over variables that exist means its value, everything else is text.
+        """
+        tree = parse(inside, "eval")
+        if tree is None:
+            return inside
+        match tree.body:
+            case ast.Constant(str(text)):  # as in FINAL("Paris")
+                return text
+        loaded = set()
+        stored = set()  # the variables of comprehensions
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name):
+                names = loaded if isinstance(node.ctx, ast.Load) else stored
+                names.add(node.id)
+        loaded -= stored
+        known = self.evaluate("SHOW_VARS()", {}).keys()
+        if loaded & known and loaded <= known | set(dir(builtins)):
+            return self.evaluate(inside, inside)
+        return inside
+
+    def evaluate(self, expression: str, default: Any) -> Any:
+        """Return the value of an expression in the REPL, or the default where it has none."""
+        seconds = self.run.remaining("seconds")
+        final = self.repl.run(f"FINAL({expression})", seconds).final
+        return final.value if final else default
+
+    def run_cells(self, codes: list[str]) -> tuple[str, str | None]:
+        """Run cells up to the first error or FINAL; return what to show of them, and the error."""
         outputs = []
         error = None
         for code in codes:
-            self.notes = []
+            self.notes = []  # what the model is told beside the output
+            seconds = self.run.remaining("seconds")
             with self.step("cell", code=code) as span:
-                output, error, final = repl.run(code, self.run.left())
+                output, error, final = self.repl.run(code, seconds)
                 span.update(output=output, error=error)
-            outputs += [output.rstrip("\n"), *self.notes]
             if final:
-                outputs.append(self.accept(final))
+                self.accept(final)
+            outputs += [output.rstrip("\n"), *self.notes, error]
             if final or error:
                 break
-        shown = Output(2 * self.output_chars())  # of several cells together
+        shown = Output(2 * self.output_chars)  # of several cells together
         shown.write("\n".join(filter(None, outputs)))
         return shown.text(), error
 
-    def accept(self, final: Final) -> str:
+    def accept(self, final: Final):
         """Take it for the answer, unless the caller's check says what is wrong with it."""
-        if self.rlm.check and self.depth == 0 and not self.over:
+        if self.rlm.check and self.depth == 0 and self.finish_reason == "final":
             problem = self.rlm.check(final.value)
             if problem is not None:
-                return self.rlm.say("check", problem=problem)
+                self.notes.append(self.rlm.say("check", problem=problem))
+                return
         self.final = final
-        return ""
 
-    def ask_for_the_best(self, repl: Sandbox, why: str):
+    def ask_for_the_best(self, end: LimitReached):
         """Ask outright for an answer; the root goes past the limits, and by a minute at most."""
-        if self.finish_reason == "final":
-            self.finish_reason = "max_turns"
-        if self.finish_reason == "window":
-            del self.messages[2:]
-            why = f"the window is full; your variables are {variables_of(repl, self.run.left())}"
+        self.finish_reason = end.finish_reason
         if self.depth == 0:
             self.run.lift_limits()
-        self.append("user", self.rlm.say("last", reason=why))
+        self.append("user", self.rlm.say("last", reason=end))
         text = self.ask().answer()
-        self.over = True
-        codes = self.code_of(text, repl)
-        printed, error = self.run_cells(codes, repl)
+        codes = self.code_of(text)
+        printed, error = self.run_cells(codes)
         if self.final:
             return
         if error or not printed.strip():
-            printed = said_in(text, bool(codes))
+            fences, outside = split_fences(text)
+            printed = outside if codes else text
+            if not outside.strip():
+                printed = "".join(inside for label, inside in fences if not label)
         if not printed.strip():
             raise RLMError("no answer: the last reply was code that gave none")
         self.final = Final(printed.strip())
@@ -533,7 +573,9 @@ class Node:
             with self.step("call", messages=list(self.messages)) as span:
                 self.run.begin_call(self.depth)
                 reply = ask_model(self, span)
-                self.run.count(self, reply, span)
+                self.run.count(reply, span)
+                if not callable(self.model):
+                    self.run.check_report(reply, span)
                 span.update(reply=reply.text, usage=spent(reply))
         except ModelError as error:
             if error.status not in TOO_LONG:
@@ -541,15 +583,17 @@ class Node:
             if self.shorten(self.size() // 2):
                 return self.ask()
             said = self.messages[2:]
-            if any(length(message) > SHORT for message in said):
-                raise WindowFull(str(error)) from error
+            if max(map(length, said), default=0) > SHORT:
+                del self.messages[2:]
+                variables = self.evaluate("SHOW_VARS()", {})
+                raise WindowFull(f"the window is full; your variables are {variables}") from error
             raise
-        text = without_thoughts(reply.text)
-        kept = text
-        if reply.cut and len(text) > SHORT:  # as a whole it may not fit once more
-            kept = f"{text[:SHORT]}\n{left_out(len(text) - SHORT)}"
+        reply.text = without_thoughts(reply.text)
+        kept = reply.text
+        if reply.cut and len(kept) > SHORT:  # as a whole it may not fit once more
+            kept = f"{kept[:SHORT]}\n{left_out(len(kept) - SHORT)}"
         self.append("assistant", kept)
-        return replace(reply, text=text)
+        return reply
 
     def append(self, role: str, text: str):
         """Add to the conversation, in which roles alternate and no message is empty."""
@@ -561,8 +605,7 @@ class Node:
 
     def size(self) -> int:
         """Return the characters of the conversation, without the system prompt."""
-        said = [message for message in self.messages if message["role"] != "system"]
-        return sum(map(length, said))
+        return sum(map(length, self.messages[1:]))
 
     def shorten(self, limit: int) -> bool:
         """Let the oldest outputs, then the oldest code give way, down to `limit` characters.
@@ -581,68 +624,65 @@ class Node:
             del self.messages[2:4]
         return self.size() < before
 
-    def system(self) -> str:
-        """Return the system prompt."""
+    def begin(self, about: str):
+        """Begin with the system prompt; then the question, what the context is, and a sample."""
         has_children = self.depth + 1 < self.rlm.max_depth
         tools = itertools.starmap(tool_line, self.rlm.tools.items())
-        return self.rlm.say(
+        system = self.rlm.say(
             "system",
             leaf_chars=f"{self.rlm.leaf_chars:,}",
-            output_chars=f"{self.output_chars():,}",
+            output_chars=f"{self.output_chars:,}",
             max_turns=self.rlm.max_turns,
             longer=self.rlm.say("child" if has_children else "no_child"),
             modules=", ".join(MODULES),
             tools="\n".join(tools),
         )
-
-    def task(self, about: str) -> str:
-        """Return the first message: the question, what the context is, and a sample of it."""
-        whole, shown = sample(self.context, self.rlm.leaf_chars // 10)
-        shown = self.rlm.say("whole" if whole else "sample", shown=shown)
-        return self.rlm.say(
+        kind, shown = sample(self.context, self.rlm.leaf_chars // 10)
+        shown = self.rlm.say(kind, shown=shown)
+        task = self.rlm.say(
             "task",
             prompt=self.prompt,
             description=about,
             sample=shown,
         )
+        self.append("system", system)
+        self.append("user", task)
 
     def status(self) -> str:
         """Return what is left: "turn 3 of 30 · 87 min left · 42 calls left"."""
         parts = [f"turn {self.turns} of {self.rlm.max_turns}"]
-        for name, amount in self.run.remaining().items():
+        for name in LIMITS:
+            amount = self.run.remaining(name)
             shown = f"{amount:,} {name}"
             if name == "cost":
                 shown = dollars(amount)
             if name == "seconds":
                 shown = f"{amount:.0f} s"
-            if name == "seconds" and amount >= 120:
-                shown = f"{amount / 60:.0f} min"
-            parts.append(f"{shown} left")
+                if amount >= 120:
+                    shown = f"{amount / 60:.0f} min"
+            if amount < math.inf:
+                parts.append(f"{shown} left")
         return " · ".join(parts)
-
-    def output_chars(self) -> int:
-        """Return how much is shown of a cell: one output must not fill the window."""
-        return min(self.rlm.output_chars, self.rlm.leaf_chars // 4)
 
     @contextlib.contextmanager
     def step(self, kind: str, **data) -> Iterator[dict]:
         """Emit the begin and the end of a step; yield the event, to add what the end knows.
 
         `RLM.on_event` gets each event as a dict, one at a time:
-
-        event               "begin", "end", "progress" (of a batch: done, total), "retry" (of a
-                            call: reason, wait) or "warning" (of a call: reason)
+        event               begin, end; progress: done, total; retry: reason, wait; warning: reason
         kind                "completion", "turn", "cell", "call" or "batch"
         rlm, depth, model   which RLM of the tree, as "1" (the root) or "1.2" (its second sub-call)
         id, parent, within  numbers of the step and of the one around it, and the kind of that
         lane, time          on one lane begins and ends nest like a call stack; seconds since 1970
         at the end          all that the begin had, and seconds, error
-        completion          prompt, context (described); then answer, finish_reason, usage,
-                            messages, turns
+        completion          prompt, context; then answer, finish_reason, usage, messages, turns
         turn                turn; then code, output, usage
         cell, call, batch   code, then output; messages, then reply, usage; total, then failed
         """
         above = self.span
+        model = self.model
+        if callable(model):
+            model = getattr(model, "__name__", type(model).__name__)
         span = {
             "kind": kind,
             "id": next(self.run.ids),
@@ -650,7 +690,7 @@ class Node:
             "within": above.get("kind"),
             "rlm": self.name,
             "depth": self.depth,
-            "model": model_name(self.model),
+            "model": model,
             "error": None,
             **data,
         }
@@ -669,19 +709,9 @@ class Node:
 
 def spent(reply: Reply) -> dict:
     """Return the tokens and dollars that a reply took, for an event."""
-    return {
-        "prompt_tokens": reply.prompt_tokens,
-        "cached_tokens": reply.cached_tokens,
-        "completion_tokens": reply.completion_tokens,
-        "cost": reply.cost,
-    }
-
-
-def model_name(model: str | Callable) -> str:
-    """Return the name of a model, for usage, prices and events."""
-    if isinstance(model, str):
-        return model
-    return getattr(model, "__name__", type(model).__name__)
+    usage = Usage()
+    usage.add(reply)
+    return asdict(usage)
 
 
 def length(message: dict) -> int:
@@ -697,107 +727,77 @@ def left_out(size: int) -> str:
 # ------------------------------------------------------------------------------- what a run shares
 
 
-class Run:
+class Run(contextlib.AbstractContextManager):
     """What the nodes of one completion share: usage and limits, threads and workers, events."""
+
+    deepest = 0
+    ended = None  # the error that ends the run, in whatever sub-call it came up
+    told = False  # of a server that cuts silently
 
     def __init__(self, rlm: RLM):
         self.rlm = rlm
         self.began = time.monotonic()
-        self.limits = {}  # those that are set
+        self.left = {}  # of each limit; the seconds are those from the beginning
         for name in LIMITS:
             most = getattr(rlm, f"max_{name}")
-            if most is not None:
-                self.limits[name] = most
+            self.left[name] = math.inf if most is None else most
         self.usage = Usage()
-        self.calls = 0  # sent, answered or not
-        self.dollars = 0.0  # as far as they are known
-        self.deepest = 0
         self.lock = threading.RLock()
         self.stopped = threading.Event()
         self.helpers = threading.Semaphore(max(rlm.concurrency, 1) - 1)  # beside the first thread
         self.ids = itertools.count(1)
         self.sinks = [rlm.on_event] if rlm.on_event else []
         self.repls = weakref.WeakSet()  # those that are not closed are among them
-        self.broken = None  # the error that ends the run, in whatever sub-call it came up
-        self.told = False  # of a server that cuts silently
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind, error, traceback):
         """End what is still under way in other threads; an error is an RLMError with the usage."""
+        self.ended = RLMError("the run was stopped")
         self.stopped.set()
         with self.lock:
             self.sinks.clear()
-            open_repls = list(self.repls)
-        for repl in open_repls:
-            repl.close()
-        if error is None:
-            return
-        error.usage = self.usage
+            for repl in self.repls:
+                repl.close()
         if isinstance(error, Exception) and not isinstance(error, RLMError):
-            wrapped = RLMError(f"{kind.__name__}: {error}")
-            wrapped.usage = self.usage
-            raise wrapped from error
-
-    def prepare(self):
-        """Check the configuration and begin the trace, before anything is paid for."""
-        taken = RESERVED & self.rlm.tools.keys()
-        if taken:
-            raise RLMError(f"tools cannot be named {', '.join(sorted(taken))}")
-        if not Path(self.rlm.prompts).is_dir():
-            raise RLMError(f"there is no folder {self.rlm.prompts} with prompts")
-        if self.rlm.trace:
-            self.sinks.append(Trace(self.rlm.trace))
+            error = RLMError(f"{kind.__name__}: {error}")
+        if error:
+            error.usage = self.usage
+            raise error
 
     def seconds(self) -> float:
         """Return how long the run has taken so far."""
         return time.monotonic() - self.began
 
-    def remaining(self) -> dict[str, float]:
-        """Return what is left of each limit that is set."""
-        used = {
-            "seconds": self.seconds(),
-            "calls": self.calls,
-            "tokens": self.usage.prompt_tokens + self.usage.completion_tokens,
-            "cost": self.dollars,
-        }
-        left = {}
-        for name, most in self.limits.items():
-            left[name] = max(most - used[name], 0)
-        return left
-
-    def left(self) -> float:
-        """Return the seconds left, inf without a limit."""
-        return self.remaining().get("seconds", math.inf)
+    def remaining(self, name: str) -> float:
+        """Return what is left of a limit, inf where there is none."""
+        used = self.seconds() if name == "seconds" else 0
+        return max(self.left[name] - used, 0)
 
     def check_limits(self, names=LIMITS):
         """Raise LimitReached where a limit is, or what has ended the run."""
-        if self.stopped.is_set():
-            raise RLMError("the run was stopped")
-        if self.broken:
-            raise self.broken
-        for name, amount in self.remaining().items():
-            if name in names and amount <= 0:
-                raise LimitReached(f"the limit max_{name}={self.limits[name]} is reached")
+        if self.ended:
+            raise self.ended
+        for name in names:
+            if not self.remaining(name):
+                most = getattr(self.rlm, f"max_{name}")
+                raise LimitReached(f"the limit max_{name}={most} is reached")
 
     def lift_limits(self):
         """Leave no limit for the last question but one of time: a minute, or max_seconds."""
-        self.limits = {}
+        self.left = dict.fromkeys(LIMITS, math.inf)
         most = self.rlm.max_seconds
         if most is not None:
-            self.limits["seconds"] = self.seconds() + min(LAST_SECONDS, most)
+            self.left["seconds"] = self.seconds() + min(LAST_SECONDS, most)
 
     def begin_call(self, depth: int):
         """Reserve a call before it is sent: those in flight never add up to more than max_calls."""
         with self.lock:
             self.check_limits()
-            self.calls += 1
+            self.left["calls"] -= 1
             self.deepest = max(self.deepest, depth)
 
-    def count(self, node: Node, reply: Reply, span: dict):
+    def count(self, reply: Reply, span: dict):
         """Add a reply to the usage, at the price that is given where the server reports none."""
-        name = model_name(node.model)
+        name = span["model"]
         if reply.cost is None and name in self.rlm.prices:
             new, cached, output = self.rlm.prices[name]
             fresh = reply.prompt_tokens - reply.cached_tokens
@@ -806,19 +806,18 @@ class Run:
         with self.lock:
             self.usage.add(reply)
             self.usage.models.setdefault(name, Usage()).add(reply)
-            self.dollars += reply.cost or 0
-        if not callable(node.model):
-            self.check_report(node.model, reply, span)
+            self.left["tokens"] -= reply.prompt_tokens + reply.completion_tokens
+            self.left["cost"] -= reply.cost or 0
 
-    def check_report(self, model: str, reply: Reply, span: dict):
+    def check_report(self, reply: Reply, span: dict):
         """End the run where a limit counts what a server does not report; tell of a silent cut."""
-        if self.rlm.max_cost is not None and reply.cost is None:
-            flag = f"--price {model}=INPUT,CACHED,OUTPUT"
-            self.broken = RLMError(f"max_cost needs {flag}: the server reports no cost")
-        if self.rlm.max_tokens is not None and not reply.prompt_tokens + reply.completion_tokens:
-            self.broken = RLMError("max_tokens needs a server that reports usage; this does not")
-        if self.broken:
-            raise self.broken
+        if self.rlm.max_cost and reply.cost is None:
+            flag = f"--price {span['model']}=INPUT,CACHED,OUTPUT"
+            self.ended = RLMError(f"max_cost needs {flag}: the server reports no cost")
+        if self.rlm.max_tokens and not reply.prompt_tokens + reply.completion_tokens:
+            self.ended = RLMError("max_tokens needs a server that reports usage; this does not")
+        if self.ended:
+            raise self.ended
         size = sum(map(length, span["messages"]))
         if size > 20_000 and 0 < reply.prompt_tokens < size / 10 and not self.told:
             self.told = True
@@ -826,11 +825,6 @@ class Run:
             reason = f"the server read {read}: widen its window, or lower leaf_chars"
             self.emit("warning", span, reason=reason)
             print(f"rlm: {reason}", file=sys.stderr)
-
-    def usage_so_far(self) -> dict:
-        """Return the usage as plain data."""
-        with self.lock:
-            return asdict(self.usage)
 
     def side_by_side(self, work: Callable, number: int):
         """Call work(0), work(1), ... in this thread and in as many helpers as are free.
@@ -861,8 +855,6 @@ class Run:
 
     def emit(self, event: str, span: dict, **data):
         """Hand an event to the trace and the callback; an error there ends only that."""
-        if not self.sinks:
-            return
         known = {
             "event": event,
             **span,
@@ -910,7 +902,7 @@ def ask_model(node: Node, span: dict) -> Reply:
     for tried in itertools.count(1):
         try:
             if not callable(node.model):
-                seconds = min(rlm.timeout, run.left() + 0.001)
+                seconds = min(rlm.timeout, run.remaining("seconds") + 0.001)
                 return post(rlm, node.model, messages, seconds)
             reply = settle(node.model(messages))
             return Reply(reply) if isinstance(reply, str) else reply
@@ -925,7 +917,7 @@ def ask_model(node: Node, span: dict) -> Reply:
             if error.wait is None:  # random, so that calls that failed together do not meet again
                 wait = random.uniform(0, min(2**tried / 4, 30, error.patience))
         run.emit("retry", span, reason=problem, wait=wait)
-        run.stopped.wait(min(wait, run.left()))
+        run.stopped.wait(min(wait, run.remaining("seconds")))
         run.check_limits(["seconds"])
 
 
@@ -1176,106 +1168,57 @@ def textual_final(text: str, outside: str) -> tuple[str, str]:
     return function, inside
 
 
-def said_in(text: str, ran: bool) -> str:
-    """Return what a reply says beside code that ran: outside of fences, else without a label."""
-    fences, outside = split_fences(text)
-    if not outside.strip():
-        return "".join(inside for label, inside in fences if not label)
-    return outside if ran else text
-
-
-def variables_of(repl: Sandbox, seconds: float) -> dict[str, str]:
-    """Return the names and types of the variables that cells have made."""
-    final = repl.run("FINAL(SHOW_VARS())", seconds).final
-    return final.value if final else {}
-
-
-def value_of(inside: str, repl: Sandbox, seconds: float) -> Any:
-    """Return what FINAL(inside) outside of code means.
-
-    An expression over variables that exist means its value, everything else is text.
-    """
-    tree = parse(inside, "eval")
-    if tree is None:
-        return inside
-    match tree.body:
-        case ast.Constant(str(text)):  # as in FINAL("Paris")
-            return text
-    loaded = set()
-    stored = set()  # the variables of comprehensions
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            names = loaded if isinstance(node.ctx, ast.Load) else stored
-            names.add(node.id)
-    loaded -= stored
-    known = variables_of(repl, seconds).keys()
-    if loaded & known and loaded <= known | set(dir(builtins)):
-        final = repl.run(f"FINAL({inside})", seconds).final
-        return final.value if final else inside
-    return inside
-
-
 def describe(value: Any) -> str:
     """Return the type and size of a context: "a str of 1,234 characters"."""
+    kind = "list"
+    parts = value
     if isinstance(value, dict):
-        return f"a dict of {plural(len(value), 'key')}"
-    if isinstance(value, (list, tuple)):
-        kinds = {type(part).__name__ for part in value}
-        sized = [part for part in value if hasattr(part, "__len__")]
-        sizes = list(map(len, sized)) or [0]
-        items = f"{plural(len(value), 'item')} ({', '.join(sorted(kinds))})"
-        return f"a list of {items} of sizes {min(sizes):,} to {max(sizes):,}"
-    return f"a {type(value).__name__} of {len(as_text(value)):,} characters"
+        kind = "dict"
+        parts = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} of {len(as_text(value)):,} characters"
+    kinds = {type(part).__name__ for part in parts}
+    sized = [part for part in parts if hasattr(part, "__len__")]
+    sizes = list(map(len, sized)) or [0]
+    items = f"{plural(len(value), 'item')} ({', '.join(sorted(kinds))})"
+    return f"a {kind} of {items} of sizes {min(sizes):,} to {max(sizes):,}"
 
 
-def sample(value: Any, limit: int) -> tuple[bool, str]:
-    """Return whether it is the whole of a context, and what to show of it in the first message."""
-    sized = isinstance(value, (str, list, tuple, dict))
-    if not sized or len(value) <= 2000:
-        text = as_text(value)
-        if len(text) <= min(2000, limit):
-            return True, text
+def sample(value: Any, limit: int) -> tuple[str, str]:
+    """Return what to show of a context in the first message, after the prompt that says how."""
+    text = as_text(value)
+    if len(text) <= min(2000, limit):
+        return "whole", text
     limit = min(800, limit)
     if isinstance(value, str):
         half = limit // 2
         head = value[:half]
         tail = value[-half:]
-        head = head[: head.rfind("\n") + 1] or head
-        tail = tail[tail.find("\n") + 1 :] or tail
-        return False, f"{head.rstrip()}\n...\n{tail.lstrip()}"
+        head = head.rpartition("\n")[0] or head
+        tail = tail.partition("\n")[2] or tail
+        return "sample", f"{head}\n...\n{tail}"
     short = reprlib.Repr()
     short.maxstring = short.maxother = max(limit // 8, 20)
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    lines = []
-    for key, part in itertools.islice(items, 6):
-        lines.append(f"{short.repr(key)} ({describe(part)}): {short.repr(part)}")
-    return False, "\n".join(lines)[:limit]
+    return "sample", short.repr(value)[:limit]
 
 
 def require_json(value: Any, where: str = "context"):
     """Raise RLMError where a value is not JSON: what it is, where, and what to do."""
-    problem = ""
     parts = []
-    if isinstance(value, (list, tuple)):
-        parts = enumerate(value)
-    elif isinstance(value, dict):
-        parts = value.items()
-        problem = problem_of_keys(value)
-    elif not isinstance(value, (str, int, float, type(None))):
-        problem = f"it is of type {type(value).__name__}"
-    if problem:
-        raise RLMError(f"{where} is not JSON: {problem}: {WAY_OUT}")
+    try:
+        if isinstance(value, (list, tuple)):
+            parts = enumerate(value)
+        elif isinstance(value, dict):
+            parts = value.items()
+            texts = json.loads(json.dumps(dict.fromkeys(value)))
+            if len(texts) < len(value):
+                raise TypeError("two keys are the same as text")
+        elif not isinstance(value, (str, int, float, type(None))):
+            raise TypeError(f"it is of type {type(value).__name__}")
+    except TypeError as error:  # of json, it names the type of a key
+        raise RLMError(f"{where} is not JSON: {error}: {WAY_OUT}") from None
     for key, part in parts:
         require_json(part, f"{where}[{key!r}]")
-
-
-def problem_of_keys(value: dict) -> str:
-    """Return why these keys cannot be those of JSON, "" if they can."""
-    try:
-        texts = json.loads(json.dumps(dict.fromkeys(value)))
-    except TypeError as error:  # it names the type
-        return str(error)
-    return "two keys are the same as text" if len(texts) < len(value) else ""
 
 
 def tool_line(name: str, tool: Callable) -> str:
