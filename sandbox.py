@@ -25,9 +25,10 @@ import ast
 import atexit
 import builtins
 import contextlib
+import copy
+import csv
 import ctypes
 import dataclasses
-import datetime
 import decimal
 import enum
 import functools
@@ -39,6 +40,7 @@ import json
 import linecache
 import mmap
 import os
+import re
 import signal
 import socket
 import string
@@ -108,7 +110,7 @@ MODULE_TABLE = """
     statistics *;
     string * -Formatter;
     struct *;
-    sys maxsize version version_info float_info byteorder getsizeof getrecursionlimit;
+    sys exit maxsize version version_info float_info byteorder getsizeof getrecursionlimit;
     textwrap * -TextWrapper;
     time time time_ns perf_counter process_time monotonic strftime strptime gmtime localtime
         mktime;
@@ -126,8 +128,10 @@ MODULE_TABLE = """
     warnings;
     zlib *
 """  # module, and what is handed out of it: "*" is all public names, "-x" not x
-ENTRIES = [entry.split() for entry in MODULE_TABLE.split(";")]
-MODULES = {name: words for name, *words in ENTRIES}
+MODULES = {}  # {"os": ["sep", "linesep"], ...}
+for entry in MODULE_TABLE.split(";"):
+    package, *words = entry.split()
+    MODULES[package] = words
 SIDE_BY_SIDE = "use llm_query_batched: it runs calls side by side"
 NO_FILES = "there are no files: the data is in `context`"
 ADVICE = {  # on modules that models ask for
@@ -188,9 +192,7 @@ START_SECONDS = 120  # for a worker to load its variables
 # ---------------------------------------------------------- compiler: RestrictedPython, our policy
 
 
-def is_dunder(name: str) -> bool:
-    """Return whether a name is like __this__."""
-    return len(name) > 4 and name.startswith("__") and name.endswith("__")
+is_dunder = re.compile("(?s)__.+__").fullmatch  # whether a name is like __this__
 
 
 def is_private(name: str) -> bool:
@@ -198,7 +200,7 @@ def is_private(name: str) -> bool:
     return name[:1] == "_" and not is_dunder(name) and name not in TUPLE_NAMES
 
 
-def refused(name: str, known: set[str] = READABLE) -> bool:
+def refused(name: str, known=READABLE) -> bool:
     """Return whether a name leads to Python's internals."""
     return name in FORBIDDEN or (is_dunder(name) and name not in known)
 
@@ -235,19 +237,17 @@ class Policy(RestrictingNodeTransformer):
         return rewrite(node) if rewrite else node
 
     def not_allowed(self, node):
-        kind = type(node).__name__
-        concurrent = kind.startswith(("Async", "Await"))
-        advice = SIDE_BY_SIDE if concurrent else "use plain statements"
-        self.error(node, f"{kind.lower()} is refused: {advice}")
+        kind = type(node).__name__.lower()
+        self.error(node, f"{kind} is refused: use plain statements; {SIDE_BY_SIDE}")
 
     def rewrite_Attribute(self, node):
+        name = node.attr
         reads = isinstance(node.ctx, ast.Load)
-        name = ast.Constant(node.attr)
-        if reads and (is_dunder(node.attr) or node.attr in GUARDED):
-            return self.guard("@getattr", node, node.value, name)
-        if not reads or is_private(node.attr):
+        if reads and (is_dunder(name) or name in GUARDED):
+            return self.guard("@getattr", node.value, name)
+        if not reads or is_private(name):
             # it stays an attribute, as Python has to mangle `__x`
-            node.value = self.guard("@own", node, node.value, name)
+            node.value = self.guard("@own", node.value, name)
         return node
 
     def rewrite_AugAssign(self, node):
@@ -263,8 +263,7 @@ class Policy(RestrictingNodeTransformer):
             for part in ast.walk(case.pattern):
                 if isinstance(part, ast.MatchClass):
                     name = f"@class {len(before)}"
-                    named = map(ast.Constant, part.kwd_attrs)
-                    guarded = self.guard("@pattern", node, part.cls, *named)
+                    guarded = self.guard("@pattern", part.cls, *part.kwd_attrs)
                     assign = ast.Assign([ast.Name(name, ast.Store())], guarded)
                     before.append(ast.copy_location(assign, node))
                     part.cls = ast.Name(name, ast.Load())
@@ -288,9 +287,10 @@ class Policy(RestrictingNodeTransformer):
 
     rewrite_ImportFrom = rewrite_Import
 
-    def guard(self, name, node, *args):
-        function = ast.Name(name, ast.Load())
-        call = ast.Call(function, list(args), [])
+    def guard(self, guard, node, *names):
+        function = ast.Name(guard, ast.Load())
+        args = [node, *map(ast.Constant, names)]
+        call = ast.Call(function, args, [])
         return ast.copy_location(call, node)
 
 
@@ -300,15 +300,15 @@ def compile_cell(source: str, filename: str, mode: str = "exec") -> types.CodeTy
     Raises SyntaxError, with a line for each refusal.
     """
     policy = Policy()
-    tree = compile(source, filename, mode, ast.PyCF_ONLY_AST, dont_inherit=True)
+    tree = ast.parse(source, filename, mode)
     policy.visit(tree)
     if policy.errors:
         raise SyntaxError("\n".join(policy.errors))
     last = tree.body[-1] if mode == "exec" and tree.body else None
     if isinstance(last, ast.Expr):
-        last.value = policy.guard("@show", last, last.value)
+        last.value = policy.guard("@show", last.value)
     ast.fix_missing_locations(tree)
-    return compile(tree, filename, mode, dont_inherit=True)
+    return compile(tree, filename, mode)
 
 
 # ------------------------------------------------------ guards: what may be read, written, imported
@@ -322,12 +322,10 @@ def is_class(obj) -> bool:
 def own(obj, name):
     """Return `obj` if a cell made it: nothing else is written to, or read where private."""
     maker = type(obj)
-    if maker is super:
+    if issubclass(maker, super):
         maker = obj.__thisclass__
-    elif is_class(obj):
+    elif is_class(obj) or maker is types.FunctionType:
         maker = obj
-    elif maker is types.FunctionType and obj.__code__.co_filename.startswith(CELL):
-        return obj
     free = isinstance(obj, (BaseException, types.SimpleNamespace, decimal.Context))
     if maker.__module__ == MAIN or (free and name[:1] != "_"):
         return obj
@@ -336,66 +334,65 @@ def own(obj, name):
 
 def safe_getattr(obj, name, *default):
     """`getattr` for cells, and what reads of guarded names compile to."""
-    if type(name) is not str:  # a heir could be one name here, and another one below
-        raise TypeError("the name of an attribute must be a str")
-    if refused(name) or (name == "obj" and isinstance(obj, BaseException)):
-        raise AttributeError(refusal(name))
+    check_name(name, READABLE)
     if name == "__class__":
         return SafeType(obj)
-    if name == "__dict__" and not is_class(obj):
-        return object.__getattribute__(own(obj, "dict"), name)  # as public as what stands in it
-    if name == "__dict__" or is_private(name):
+    if name == "__dict__":
+        own(obj, "dict")  # as public as what stands in it
+    elif is_private(name):
         own(obj, name)
     value = getattr(obj, name, *default)
     if name in SETTERS and callable(value):
-        return safe_setter(obj, name, value)
+        return safe_setter(name, value, *bound_to(value))
+    if name == "__dict__" and not is_class(obj):
+        return value
     if is_dunder(name) and isinstance(value, (dict, types.MappingProxyType)):
-        return harmless(value)
-    return judged(value) if name in GUARDED else value
+        return names_of(value)  # what stands in a class gets executed by dataclasses
+    return judged(obj, name, value) if name in GUARDED else value
 
 
-def safe_setter(obj, name, method):
-    """Return `__init__`, `__setattr__` or their like, which write to what a cell made only."""
+def check_name(name, known=DEFINABLE):
+    """Refuse the name of an attribute that a cell may not have; an heir of str could change it."""
+    if type(name) is not str or refused(name, known):
+        raise AttributeError(refusal(str(name)))
+
+
+def bound_to(method) -> list:
+    """Return in a list what the method is bound to, if it is."""
+    return [method.__self__] if hasattr(method, "__self__") else []
+
+
+def safe_setter(name, write, *bound):
+    """Return `setattr`, `__init__` or their like, which write to what a cell made only."""
 
     def safe(*args, **options):
-        all_args = args
-        if hasattr(method, "__self__"):  # it is bound
-            all_args = (obj, *args)
-        own(all_args[0], name)
-        if name in WRITERS:
-            check_name(all_args[1])
-        return method(*args, **options)
+        target, *values = *bound, *args
+        attribute = values[0] if name in WRITERS else name
+        check_name(attribute)
+        own(target, attribute)
+        return write(*args, **options)
 
     return safe
 
 
-def harmless(names) -> dict:
-    """Return a copy of the dict of a class, or of its annotations, as dataclasses execute those."""
-    return {name: names[name] for name in names if not refused(name)}
-
-
-def judged(value):
+def judged(obj, name, value):
     """Return what was read under a name that can lead out, or a guarded one in its place."""
-    if getattr(value, "__func__", None) is abc.ABCMeta.register:
-        raise AttributeError("register() is refused: inherit from the class")
-    owner = getattr(value, "__self__", None)
-    if isinstance(owner, FORWARD_REF):
-        raise AttributeError("evaluate() is refused: it would run text")  # noqa: TRY004
-    safe = SAFE_FORMATS.get(getattr(value, "__name__", None))
-    if safe and isinstance(value, types.MethodDescriptorType):
-        return safe
-    if safe and isinstance(value, types.BuiltinMethodType) and isinstance(owner, str):
-        return functools.partial(safe, owner)
+    of_error = name == "obj" and isinstance(obj, BaseException)
+    # ABC.register, and ForwardRef.evaluate, which runs text
+    if of_error or getattr(value, "__module__", None) in ("abc", "annotationlib"):
+        raise AttributeError(refusal(name))
+    bound = bound_to(value)
+    raw = isinstance(value, (types.MethodDescriptorType, types.BuiltinMethodType))
+    of_str = raw and all(isinstance(text, str) for text in bound)
+    if of_str and value.__name__ in SAFE_FORMATS:
+        return functools.partial(SAFE_FORMATS[value.__name__], *bound)
     return value
 
 
-def safe_format_map(text, values):
-    """`str.format_map` for cells."""
-    return string.Formatter().vformat(text, (), values)
-
-
-FORWARD_REF = typing.ForwardRef  # an annotation that is text
-SAFE_FORMATS = {"format": string.Formatter().format, "format_map": safe_format_map}
+SAFE_FORMATS = {
+    "format": string.Formatter().format,
+    "format_map": lambda text, values: string.Formatter().vformat(text, (), values),
+}
 
 
 def safe_hasattr(obj, name):
@@ -407,22 +404,6 @@ def safe_hasattr(obj, name):
     return True
 
 
-def check_name(name):
-    """Refuse the name of an attribute that a cell may not write."""
-    if type(name) is not str or refused(name, DEFINABLE):
-        raise AttributeError(refusal(str(name)))
-
-
-def safe_writer(write):
-    """Return `setattr` or `delattr` for cells."""
-
-    def safe(obj, name, *value):
-        check_name(name)
-        write(own(obj, name), name, *value)
-
-    return safe
-
-
 def cell_frame() -> types.FrameType:
     """Return the frame of the cell that calls, also where the library was made to call for it."""
     frame = sys._getframe(1)
@@ -432,12 +413,12 @@ def cell_frame() -> types.FrameType:
 
 
 def names_of(names) -> dict:
-    """Return a copy of a namespace, with the names that a cell can have."""
-    known = {}
-    for name, value in names.items():
-        if type(name) is str and name.isidentifier() and not is_dunder(name):
-            known[name] = value
-    return known
+    """Return a copy of a namespace, without the names of guards and of internals."""
+    return {
+        name: value
+        for name, value in names.items()
+        if type(name) is str and "@" not in name and not is_dunder(name)
+    }
 
 
 def safe_globals():
@@ -470,12 +451,10 @@ def safe_pattern(cls, *named):
     for name in (*names, *named):
         if name in GUARDED or is_private(name) or refused(name):
             raise AttributeError(refusal(name))
-    if type(names) is not tuple or type(cls) not in METACLASSES:  # it could change its mind
+    known = (type, abc.ABCMeta, enum.EnumType)  # another one could change its mind
+    if type(names) is not tuple or type(cls) not in known:
         raise TypeError(f"the pattern {cls!r} is refused: use plain data instead")
     return cls
-
-
-METACLASSES = (type, abc.ABCMeta, enum.EnumType)
 
 
 def safe_import(name, globals=None, locals=None, names=(), level=0):
@@ -484,10 +463,11 @@ def safe_import(name, globals=None, locals=None, names=(), level=0):
         return None  # C code finds it in sys.modules, cells cannot
     package = name.partition(".")[0]
     if level or name not in VIEWS:
-        known = f"there are {', '.join(MODULES)}"
-        advice = [ADVICE[modules] for modules in ADVICE if package in modules.split()]
-        told = "; ".join([*advice, known])
-        raise ModuleNotFoundError(f"import of {name!r} is refused: {told}", name=name)
+        told = f"there are {', '.join(MODULES)}"
+        for modules, advice in ADVICE.items():
+            if package in modules.split():
+                told = f"{advice}; {told}"
+        raise ModuleNotFoundError(f"import of {name!r} is refused: {told}")
     view = VIEWS[name]
     for wanted in names or ():
         if wanted != "*" and not hasattr(view, wanted):  # else it is looked for in sys.modules
@@ -509,19 +489,6 @@ class SafeTypeMeta(type):
         return is_class(obj)
 
 
-class SafeType(metaclass=SafeTypeMeta):
-    """`type` for cells: a metaclass could make a class answer as another one."""
-
-    __class_getitem__ = classmethod(types.GenericAlias)
-
-    def __init_subclass__(cls):
-        raise TypeError("inheriting from type is refused: use a plain class")
-
-
-SafeType.__name__ = SafeType.__qualname__ = "type"
-SafeType.__module__ = "builtins"
-
-
 def refusing(message: str, kind: type = RuntimeError) -> Callable:
     """Return a function that refuses to be called."""
 
@@ -531,9 +498,18 @@ def refusing(message: str, kind: type = RuntimeError) -> Callable:
     return refuse
 
 
-def safe_exit(*code):
-    """`exit` for cells."""
-    raise SystemExit(*code)
+# `type` for cells: a metaclass could make a class answer as another one
+SafeType = SafeTypeMeta(
+    "type",
+    (),
+    {
+        "__module__": "builtins",
+        "__class_getitem__": classmethod(types.GenericAlias),
+        "__init_subclass__": refusing(
+            "inheriting from type is refused: use a plain class", TypeError
+        ),
+    },
+)
 
 
 def show(value):
@@ -559,10 +535,10 @@ SAFE_BUILTINS = {
     "vars": safe_vars,
     "getattr": safe_getattr,
     "hasattr": safe_hasattr,
-    "setattr": safe_writer(setattr),
-    "delattr": safe_writer(delattr),
-    "exit": safe_exit,
-    "quit": safe_exit,
+    "setattr": safe_setter("__setattr__", setattr),
+    "delattr": safe_setter("__delattr__", delattr),
+    "exit": sys.exit,
+    "quit": sys.exit,
     "open": refusing(f"open() is refused: {NO_FILES}", FileNotFoundError),
     "input": refusing("input() is refused: nobody is there to answer", EOFError),
     "exec": refusing("exec() is refused: write the code itself"),
@@ -583,9 +559,11 @@ def safe_dataclass(cls=None, /, **options):
     """`dataclasses.dataclass` for cells: it writes to the class, and executes names of fields."""
     if cls is None:
         return functools.partial(safe_dataclass, **options)
-    plain = is_class(own(cls, "fields")) and not issubclass(cls, (str, tuple))
-    fields = inspect.get_annotations(cls) if plain else {}
-    if not plain or SAFE_FORMATS.keys() & fields:
+    if (
+        not is_class(own(cls, "fields"))
+        or issubclass(cls, (str, tuple))
+        or SAFE_FORMATS.keys() & inspect.get_annotations(cls)
+    ):
         raise TypeError("a dataclass is your own plain class; give `format` another name")
     cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else a signature would be evaluated
     return dataclasses.dataclass(cls, **options)
@@ -603,13 +581,12 @@ def safe_wraps(wrapped):
 
 def safe_recursion_limit(limit):
     """`sys.setrecursionlimit` for cells."""
-    sys.setrecursionlimit(min(int(limit), 3000))
+    sys.setrecursionlimit(min(limit, 3000))
 
 
 def format_exc():
     """`traceback.format_exc` for cells."""
-    error = sys.exc_info()[1]
-    return describe(error) if error else "NoneType: None"
+    return describe(sys.exception())
 
 
 def print_exc(*, file=None):
@@ -623,11 +600,11 @@ def ignore(*args, **kwargs):
 
 STAND_INS = {
     "abc": {"abstractmethod": on_own(abc.abstractmethod)},
-    "csv": {"field_size_limit": lambda *limit: 131072},
+    "csv": {"field_size_limit": ignore},
     "dataclasses": {"dataclass": safe_dataclass},
     "functools": {"wraps": safe_wraps},
     "operator": dict.fromkeys(["attrgetter", "methodcaller"], refusing("refused: use a lambda")),
-    "sys": {"exit": safe_exit, "setrecursionlimit": safe_recursion_limit},
+    "sys": {"setrecursionlimit": safe_recursion_limit},
     "time": {"sleep": refusing("time.sleep() is refused: there is nothing to wait for")},
     "traceback": {"format_exc": format_exc, "print_exc": print_exc},
     "typing": {
@@ -649,24 +626,24 @@ def harden():
         module = importlib.import_module(name)
         names = set(words)
         if "*" in names:
-            public = [one for one in dir(module) if one[0] != "_"]
-            names |= set(getattr(module, "__all__", public))
+            names |= set(getattr(module, "__all__", dir(module)))
         # not named as the module, or `from json import decoder` would look in sys.modules
-        view = types.ModuleType(f"{name} (safe part)", module.__doc__)
+        view = types.ModuleType(f"{name} (safe part)")
         for one in names:
             value = getattr(module, one, module)  # some names are newer than Python 3.11
-            if f"-{one}" not in names and not isinstance(value, types.ModuleType):
-                vars(view)[one] = value
+            left_out = one[0] == "_" or f"-{one}" in names
+            if not left_out and not isinstance(value, types.ModuleType):
+                setattr(view, one, value)
         vars(view).update(STAND_INS.get(name, {}))
         VIEWS[name] = view
         package, _, part = name.partition(".")
         if part:
-            vars(VIEWS[package])[part] = view
-    importlib.import_module("csv").field_size_limit(sys.maxsize)  # for all cells
+            setattr(VIEWS[package], part, view)
+    csv.field_size_limit(sys.maxsize)  # for all cells
     string.getattr = safe_getattr  # string.Formatter looks here first
-    importlib.import_module("copy").setattr = safe_writer(setattr)  # as does copy
-    sys.modules[MAIN] = types.ModuleType(MAIN)  # where the library looks for what cells made
-    vars(sys.modules[MAIN]).update(START_NAMES)
+    copy.setattr = safe_setter("__setattr__", setattr)  # as does copy
+    # where the library looks for what cells made
+    sys.modules[MAIN] = types.SimpleNamespace(**START_NAMES)
 
 
 # --------------------------------------------------------------- cell: run one, tell what happened
@@ -689,11 +666,12 @@ class Result(typing.NamedTuple):
 class Output(io.TextIOBase):
     """A text stream that keeps the head and the tail of what is written, and counts the middle."""
 
+    head = ""
+    tail = ""
+    count = 0
+
     def __init__(self, limit: int):
         self.half = max(limit // 2, 1)
-        self.head = ""
-        self.tail = ""
-        self.count = 0
 
     def write(self, text: str) -> int:
         text = str.__str__(text)
@@ -708,7 +686,7 @@ class Output(io.TextIOBase):
         """Return what was kept; the cut is at the ends of lines, where they are not too long."""
         head = self.head
         tail = self.tail
-        if self.count == len(head) + len(tail):
+        if self.count <= 2 * self.half:
             return head + tail
         quarter = self.half // 2
         head = head[: head.rfind("\n", quarter) + 1] or head
@@ -723,22 +701,26 @@ def describe(error: BaseException) -> str:
 
     The library's own words for an error would import and read what its attributes name.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    own_frames = [frame for frame in frames if frame.filename.startswith(CELL)]
-    lines = ["Traceback (most recent call last):\n"] if own_frames else []
-    lines += traceback.StackSummary.from_list(own_frames).format()
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.startswith(CELL)
+    ]
+    lines = ["Traceback (most recent call last):\n"] if frames else []
+    lines += traceback.format_list(frames)
     kind = type(error)
     if kind in (SyntaxError, IndentationError, TabError):
         lines += traceback.format_exception_only(error)
     else:
         lines.append(f"{kind.__name__}: {error}".removesuffix(": "))
-    text = "".join(lines).strip()
-    return text if len(text) < 4000 else f"{text[:2000]}\n...\n{text[-1900:]}"
+    told = Output(4000)
+    told.writelines(lines)
+    return told.text().strip()
 
 
 def json_default(value, iterables=(set, frozenset)):
     """Return as JSON can have it what tools give besides: dates, dataclasses, arrays, sets."""
-    if isinstance(value, (datetime.date, datetime.time)):
+    if hasattr(value, "isoformat"):
         return value.isoformat()
     if isinstance(value, (decimal.Decimal, uuid.UUID)):
         return str(value)
@@ -760,23 +742,27 @@ def to_json(value) -> str:
     return text
 
 
-# what a cell over its time is told; no BaseException, as cells know it, catches this
-TimeIsUp = type("TimeoutError", (BaseException,), {"__module__": "builtins"})
+class TimeIsUp(BaseException):
+    """What a cell over its time is told; no BaseException, as cells know it, catches this."""
+
+
+TimeIsUp.__name__ = "TimeoutError"
 
 
 class Interpreter:
     """Runs cells that share their variables, in this very process: the language wall alone."""
 
+    cells = 0
+    final = None
+    interruptible = False
+    end = inf  # of the cell, in CPU seconds
+
     def __init__(self, variables: dict, tools: dict, output_chars: int = 10_000):
         harden()
         self.output_chars = output_chars
-        self.cells = 0
-        self.final = None
-        self.interruptible = False
-        self.end = 0.0
         self.harness = variables | tools
-        for function in (self.FINAL, self.FINAL_VAR, self.SHOW_VARS):
-            self.harness[function.__name__] = function
+        for name in ("FINAL", "FINAL_VAR", "SHOW_VARS"):
+            self.harness[name] = getattr(self, name)
         self.names = START_NAMES | self.harness
 
     def FINAL(self, value=None):
@@ -787,19 +773,20 @@ class Interpreter:
 
     def FINAL_VAR(self, name):
         """End the run with the value of a variable; what is no name is the value itself."""
-        if not isinstance(name, str) or not name.isidentifier():
-            self.FINAL(name)
-        if name not in self.names:
-            raise NameError(f"name {name!r} is not defined; SHOW_VARS() names your variables")
-        self.FINAL(self.names[name])
+        value = name
+        if isinstance(name, str) and name.isidentifier():
+            if name not in self.names:
+                raise NameError(f"name {name!r} is not defined; SHOW_VARS() names your variables")
+            value = self.names[name]
+        self.FINAL(value)
 
     def SHOW_VARS(self):
         """Return the names and types of the variables so far."""
-        made = {}
-        for name, value in names_of(self.names).items():
-            if name[0] != "_" and name not in self.harness:
-                made[name] = type(value).__name__
-        return made
+        return {
+            name: type(value).__name__
+            for name, value in names_of(self.names).items()
+            if name[0] != "_" and name not in self.harness
+        }
 
     def check_time(self, *_):
         """Raise in a cell that is over its time: again and again, as it could be swallowed."""
@@ -829,30 +816,25 @@ class Interpreter:
             self.interruptible = False
         return Result(output.text(), error, self.final)
 
-    def run_and_restore(self, source: str, name: str) -> str | None:
-        """Run a cell and return its error."""
+    def run_and_restore(self, source: str, filename: str) -> str | None:
+        """Run a cell and return its error; put back what it has rebound of the harness."""
         reserve = None
         with contextlib.suppress(OSError):
             reserve = mmap.mmap(-1, 24 << 20)  # telling of a MemoryError takes memory
         try:
-            exec(compile_cell(source, name), self.names)
+            exec(compile_cell(source, filename), self.names)
         except SystemExit:
             return None
         except BaseException as problem:
-            if reserve:
-                reserve.close()
+            del reserve  # which gives it back
             return describe(problem)
         finally:
-            self.restore()
-
-    def restore(self):
-        """Put back what a cell has rebound of the harness, keep its own value, and say so."""
-        for name, value in self.harness.items():
-            found = self.names.get(name, value)
-            if found is not value:
-                self.names[f"{name}_1"] = found
-                print(f"[`{name}` is the original again; your value is kept as `{name}_1`]")
-            self.names[name] = value
+            for name, value in self.harness.items():
+                found = self.names.get(name, value)
+                if found is not value:
+                    self.names[f"{name}_1"] = found
+                    print(f"[`{name}` is the original again; your value is kept as `{name}_1`]")
+                self.names[name] = value
 
 
 # ----------------------------------------------------- worker: the process wall, and one REPL in it
