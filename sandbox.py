@@ -214,8 +214,8 @@ class Policy(RestrictingNodeTransformer):
     """Names of internals are refused, attributes that could lead out are guarded, the rest compiles
     as in plain Python.
 
-    `a.__b__` becomes `"@getattr"(a, "__b__")`; in `a.b = 1` and in `a._b`, `a` becomes `"@own"(a,
-    "b")`. The names of the guards are no identifiers, so no cell can rebind them. Nodes that nobody
+    `a.__b__` becomes `"@getattr"(a, "__b__")`; in `a._b`, `a` becomes `"@own"(a)`, and in `a.b =
+    1` `"@writable"(a)`. The names of the guards are no identifiers, so no cell can rebind them. Nodes that nobody
     listed, as of a future Python, stay refused.
     """
 
@@ -247,7 +247,8 @@ class Policy(RestrictingNodeTransformer):
             return self.guard("@getattr", node.value, name)
         if not reads or is_private(name):
             # it stays an attribute, as Python has to mangle `__x`
-            node.value = self.guard("@own", node.value, name)
+            guard = "@own" if name[0] == "_" else "@writable"
+            node.value = self.guard(guard, node.value)
         return node
 
     def rewrite_AugAssign(self, node):
@@ -319,17 +320,25 @@ def is_class(obj) -> bool:
     return issubclass(type(obj), type)
 
 
-def own(obj, name):
+def writable(obj):
+    """Return `obj` if a cell may write its public attributes."""
+    if type(obj).__module__ == MAIN:  # first, as each `self.x = 1` asks
+        return obj
+    free = isinstance(obj, (types.SimpleNamespace, BaseException, decimal.Context))
+    return obj if free else own(obj)
+
+
+def own(obj):
     """Return `obj` if a cell made it: nothing else is written to, or read where private."""
     maker = type(obj)
     if issubclass(maker, super):
         maker = obj.__thisclass__
     elif is_class(obj) or maker is types.FunctionType:
         maker = obj
-    free = isinstance(obj, (BaseException, types.SimpleNamespace, decimal.Context))
-    if maker.__module__ == MAIN or (free and name[:1] != "_"):
+    if maker.__module__ == MAIN:
         return obj
-    raise AttributeError(f"{name!r} of a {type(obj).__name__!r} is refused: no cell made it")
+    kind = type(obj).__name__
+    raise AttributeError(f"a {kind!r} that no cell made is to be read, but for private names")
 
 
 def safe_getattr(obj, name, *default):
@@ -337,15 +346,13 @@ def safe_getattr(obj, name, *default):
     check_name(name, READABLE)
     if name == "__class__":
         return SafeType(obj)
-    if name == "__dict__":
-        own(obj, "dict")  # as public as what stands in it
-    elif is_private(name):
-        own(obj, name)
+    if name == "__dict__" and not is_class(obj):
+        return object.__getattribute__(writable(obj), name)  # as public as what stands in it
+    if name == "__dict__" or is_private(name):
+        own(obj)
     value = getattr(obj, name, *default)
     if name in SETTERS and callable(value):
         return safe_setter(name, value, *bound_to(value))
-    if name == "__dict__" and not is_class(obj):
-        return value
     if is_dunder(name) and isinstance(value, (dict, types.MappingProxyType)):
         return names_of(value)  # what stands in a class gets executed by dataclasses
     return judged(obj, name, value) if name in GUARDED else value
@@ -369,7 +376,8 @@ def safe_setter(name, write, *bound):
         target, *values = *bound, *args
         attribute = values[0] if name in WRITERS else name
         check_name(attribute)
-        own(target, attribute)
+        guard = own if attribute[0] == "_" else writable
+        guard(target)
         return write(*args, **options)
 
     return safe
@@ -544,6 +552,7 @@ SAFE_BUILTINS = {
     "exec": refusing("exec() is refused: write the code itself"),
     "@getattr": safe_getattr,
     "@own": own,
+    "@writable": writable,
     "@pattern": safe_pattern,
     "@show": show,
 }
@@ -560,7 +569,7 @@ def safe_dataclass(cls=None, /, **options):
     if cls is None:
         return functools.partial(safe_dataclass, **options)
     if (
-        not is_class(own(cls, "fields"))
+        not is_class(own(cls))
         or issubclass(cls, (str, tuple))
         or SAFE_FORMATS.keys() & inspect.get_annotations(cls)
     ):
@@ -571,7 +580,7 @@ def safe_dataclass(cls=None, /, **options):
 
 def on_own(function):
     """Return a function of the library which writes to its argument, for what a cell made."""
-    return lambda made: function(own(made, "__init__"))
+    return lambda made: function(own(made))
 
 
 def safe_wraps(wrapped):
