@@ -870,8 +870,9 @@ def instruction(code: int, value: int, if_equal=0, otherwise=0) -> bytes:
     return struct.pack("HBBI", code, if_equal, otherwise, value)
 
 
-def seccomp_filter(machine: str) -> list[bytes]:
-    """Return the program that the kernel runs before each system call.
+@functools.cache
+def seccomp_filter(machine: str) -> bytes:
+    """Return the program that the kernel runs before each system call, if there is one for this.
 
     load the architecture
     is it ours?  ── no ──▶ refuse
@@ -881,6 +882,8 @@ def seccomp_filter(machine: str) -> list[bytes]:
     ...
     refuse
     """
+    if machine not in MACHINES:
+        return b""
     audit, column = MACHINES[machine]
     program = [
         instruction(LOAD, 4),  # offset of the architecture in seccomp_data
@@ -893,7 +896,7 @@ def seccomp_filter(machine: str) -> list[bytes]:
             program.append(instruction(JUMP_IF_EQUAL, int(number), otherwise=1))
             program.append(instruction(RETURN, ALLOW))
     program.append(instruction(RETURN, REFUSE))
-    return program
+    return b"".join(program)
 
 
 def lock_down(memory_mb: int) -> list[str]:
@@ -906,11 +909,10 @@ def lock_down(memory_mb: int) -> list[str]:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for kind in ("NOFILE", "NPROC", "FSIZE", "CORE"):
         resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (0, 0))
-    machine = os.uname().machine
-    if sys.platform == "linux" and machine in MACHINES:
-        program = seccomp_filter(machine)
-        code = ctypes.create_string_buffer(b"".join(program))
-        header = struct.pack("HP", len(program), ctypes.addressof(code))
+    program = seccomp_filter(os.uname().machine)
+    if sys.platform == "linux" and program:
+        code = ctypes.create_string_buffer(program)
+        header = struct.pack("HP", len(program) // 8, ctypes.addressof(code))
         LIBC.prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         if LIBC.prctl(SET_SECCOMP, 2, header, 0, 0) == 0:
             walls.append("seccomp")
@@ -976,6 +978,7 @@ def serve(fd: int):
     """Be the fork server: fork a worker ahead, and the next one when it is taken."""
     control = socket.socket(fileno=fd)
     Interpreter({}, {}).run("1")  # so that workers find all that a cell needs
+    seccomp_filter(os.uname().machine)  # the same
     for name in PRELOADED:
         with contextlib.suppress(ImportError):  # 3.11 has no _pylong
             importlib.import_module(name)
