@@ -855,6 +855,8 @@ class Run(contextlib.AbstractContextManager):
 
     def emit(self, event: str, span: dict, **data):
         """Hand an event to the trace and the callback; an error there ends only that."""
+        if not self.sinks:
+            return
         known = {
             "event": event,
             **span,
