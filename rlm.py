@@ -614,7 +614,7 @@ class Node:
         """
         before = self.size()
         older = range(2, len(self.messages) - 2)
-        outputs = older[1::2]
+        outputs = older[1::2]  # as replies and outputs alternate
         replies = older[::2]
         for i in (*outputs, *replies):
             message = self.messages[i]
@@ -1002,7 +1002,7 @@ def read_reply(body: dict, headers: dict) -> Reply:
         problem = f"the answer was broken off: {server_message(json.dumps(choice['error']))}"
     usage = body.get("usage")
     cost = number(headers, "x-litellm-response-cost")
-    cost = number(usage, "cost", "total_cost", default=cost)
+    cost = number(usage, "cost", "total_cost", default=cost)  # where `cost` is an object
     return Reply(
         text=content + "",  # a TypeError if it is no text
         prompt_tokens=int(number(usage, "prompt_tokens", default=0)),
