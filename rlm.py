@@ -653,6 +653,8 @@ class Node:
         parts = [f"turn {self.turns} of {self.rlm.max_turns}"]
         for name in LIMITS:
             amount = self.run.remaining(name)
+            if amount == math.inf:
+                continue
             shown = f"{amount:,} {name}"
             if name == "cost":
                 shown = dollars(amount)
@@ -660,8 +662,7 @@ class Node:
                 shown = f"{amount:.0f} s"
                 if amount >= 120:
                     shown = f"{amount / 60:.0f} min"
-            if amount < math.inf:
-                parts.append(f"{shown} left")
+            parts.append(f"{shown} left")
         return " · ".join(parts)
 
     @contextlib.contextmanager
@@ -709,9 +710,12 @@ class Node:
 
 def spent(reply: Reply) -> dict:
     """Return the tokens and dollars that a reply took, for an event."""
-    usage = Usage()
-    usage.add(reply)
-    return asdict(usage)
+    return {
+        "prompt_tokens": reply.prompt_tokens,
+        "cached_tokens": reply.cached_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "cost": reply.cost,
+    }
 
 
 def length(message: dict) -> int:
@@ -757,11 +761,13 @@ class Run(contextlib.AbstractContextManager):
             self.sinks.clear()
             for repl in self.repls:
                 repl.close()
+        if error is None:
+            return
+        error.usage = self.usage
         if isinstance(error, Exception) and not isinstance(error, RLMError):
-            error = RLMError(f"{kind.__name__}: {error}")
-        if error:
-            error.usage = self.usage
-            raise error
+            wrapped = RLMError(f"{kind.__name__}: {error}")
+            wrapped.usage = self.usage
+            raise wrapped from error
 
     def seconds(self) -> float:
         """Return how long the run has taken so far."""
@@ -811,10 +817,10 @@ class Run(contextlib.AbstractContextManager):
 
     def check_report(self, reply: Reply, span: dict):
         """End the run where a limit counts what a server does not report; tell of a silent cut."""
-        if self.rlm.max_cost and reply.cost is None:
+        if self.rlm.max_cost is not None and reply.cost is None:
             flag = f"--price {span['model']}=INPUT,CACHED,OUTPUT"
             self.ended = RLMError(f"max_cost needs {flag}: the server reports no cost")
-        if self.rlm.max_tokens and not reply.prompt_tokens + reply.completion_tokens:
+        if self.rlm.max_tokens is not None and not reply.prompt_tokens + reply.completion_tokens:
             self.ended = RLMError("max_tokens needs a server that reports usage; this does not")
         if self.ended:
             raise self.ended
@@ -979,6 +985,8 @@ def request_headers(rlm: RLM) -> dict[str, str]:
         raise RLMError("no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL), or --api-key")
     for name, value in headers.items():
         headers[name] = value.strip()
+        if not re.fullmatch(r"(?a)[\w!#$%&'*+.^`|~-]+", name):
+            raise RLMError(f"a header cannot have the name {name!r}")
         if not re.fullmatch(r"[\x20-\x7e]*", headers[name]):
             raise RLMError(f"the header {name} has characters that a header cannot have")
     return headers
@@ -1188,20 +1196,26 @@ def describe(value: Any) -> str:
 
 def sample(value: Any, limit: int) -> tuple[str, str]:
     """Return what to show of a context in the first message, after the prompt that says how."""
-    text = as_text(value)
-    if len(text) <= min(2000, limit):
-        return "whole", text
+    sized = isinstance(value, (str, list, tuple, dict))
+    if not sized or len(value) <= 2000:  # JSON of more would be long work for nothing
+        text = as_text(value)
+        if len(text) <= min(2000, limit):
+            return "whole", text
     limit = min(800, limit)
     if isinstance(value, str):
         half = limit // 2
         head = value[:half]
-        tail = value[-half:]
+        tail = value[len(value) - half :]
         head = head.rpartition("\n")[0] or head
         tail = tail.partition("\n")[2] or tail
         return "sample", f"{head}\n...\n{tail}"
     short = reprlib.Repr()
     short.maxstring = short.maxother = max(limit // 8, 20)
-    return "sample", short.repr(value)[:limit]
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    lines = []
+    for key, part in itertools.islice(items, 6):
+        lines.append(f"{short.repr(key)} ({describe(part)}): {short.repr(part)}")
+    return "sample", "\n".join(lines)[:limit]
 
 
 def require_json(value: Any, where: str = "context"):
@@ -1255,6 +1269,9 @@ class Trace:
             raise RLMError(f"the trace {path} cannot be written: {error}") from None
 
     def __call__(self, event: dict):
+        shown = dict(event)
+        if event["event"] == "begin":
+            shown.pop("messages", None)  # the end has them, too
         entry = {
             "name": f"{event['kind']} {event.get('turn', event['rlm'])}",
             "cat": event["kind"],
@@ -1262,7 +1279,7 @@ class Trace:
             "ts": round(event["time"] * 1e6),
             "pid": 1,
             "tid": event["lane"],
-            "args": event,
+            "args": shown,
         }
         with self.lock, self.path.open("r+b") as file:
             file.seek(-2, os.SEEK_END)  # in place of the last bracket
@@ -1362,20 +1379,22 @@ def read_folder(folder: str) -> dict[str, str]:
     """Return the text files below a folder by path; links and hidden files are skipped."""
     texts = {}
     found = 0
-    names = map(str, Path(folder).rglob("*"))
-    for name in sorted(names):
-        path = Path(name)
-        if path.is_dir() or "/." in f"/{path.relative_to(folder)}":
-            continue
-        found += 1
-        with contextlib.suppress(RLMError, OSError):
-            if path.is_file() and not path.is_symlink():
-                texts[name] = decode(path.read_bytes(), name)
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]  # they are not looked into
+        for name in names:
+            if name[0] == ".":
+                continue
+            found += 1
+            path = Path(place, name)
+            key = str(path)
+            with contextlib.suppress(RLMError, OSError):
+                if path.is_file() and not path.is_symlink():
+                    texts[key] = decode(path.read_bytes(), key)
     told = f"{plural(len(texts), 'text file')} read, {found - len(texts):,} skipped"
     print(f"rlm.py: {folder}: {told}", file=sys.stderr)
     if not texts:
         raise RLMError(f"the directory {folder} has no text files")
-    return texts
+    return dict(sorted(texts.items()))
 
 
 def read_context(names: list[str]) -> Any:

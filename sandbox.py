@@ -29,6 +29,7 @@ import copy
 import csv
 import ctypes
 import dataclasses
+import datetime
 import decimal
 import enum
 import functools
@@ -182,7 +183,7 @@ COMPILED_AS_IT_IS = """
 """.split()  # noqa: SIM905
 CELL = "<cell "  # how the file names of cells begin
 MAIN = "__main__"  # the module of what cells make
-CHUNK = 1 << 17  # characters of text in one line, and bytes of one read
+CHUNK = 1 << 17  # characters of a text that are sent at once, and bytes of one read
 MESSAGE_BYTES = 64 << 20  # the longest line that the host takes from a worker
 VALUE_BYTES = 63 << 20  # the longest value in it
 MESSAGE_SECONDS = 10  # how long a message may take once it has begun
@@ -214,9 +215,9 @@ class Policy(RestrictingNodeTransformer):
     """Names of internals are refused, attributes that could lead out are guarded, the rest compiles
     as in plain Python.
 
-    `a.__b__` becomes `"@getattr"(a, "__b__")`; in `a._b`, `a` becomes `"@own"(a)`, and in `a.b =
-    1` `"@writable"(a)`. The names of the guards are no identifiers, so no cell can rebind them. Nodes that nobody
-    listed, as of a future Python, stay refused.
+    `a.__b__` becomes `"@getattr"(a, "__b__")`; in `a._b`, `a` becomes `"@own"(a)`, and in `a.b = 1`
+    `"@writable"(a)`. The names of the guards are no identifiers, so no cell can rebind them. Nodes
+    that nobody listed, as of a future Python, stay refused.
     """
 
     def visit(self, node):
@@ -238,7 +239,8 @@ class Policy(RestrictingNodeTransformer):
 
     def not_allowed(self, node):
         kind = type(node).__name__.lower()
-        self.error(node, f"{kind} is refused: use plain statements; {SIDE_BY_SIDE}")
+        advice = SIDE_BY_SIDE if kind.startswith(("async", "await")) else "use plain statements"
+        self.error(node, f"{kind} is refused: {advice}")
 
     def rewrite_Attribute(self, node):
         name = node.attr
@@ -338,7 +340,8 @@ def own(obj):
     if maker.__module__ == MAIN:
         return obj
     kind = type(obj).__name__
-    raise AttributeError(f"a {kind!r} that no cell made is to be read, but for private names")
+    told = "writing to it, or reading private names, is refused"
+    raise AttributeError(f"no cell made this {kind!r}: {told}")
 
 
 def safe_getattr(obj, name, *default):
@@ -475,7 +478,7 @@ def safe_import(name, globals=None, locals=None, names=(), level=0):
         for modules, advice in ADVICE.items():
             if package in modules.split():
                 told = f"{advice}; {told}"
-        raise ModuleNotFoundError(f"import of {name!r} is refused: {told}")
+        raise ModuleNotFoundError(f"import of {name!r} is refused: {told}", name=name)
     view = VIEWS[name]
     for wanted in names or ():
         if wanted != "*" and not hasattr(view, wanted):  # else it is looked for in sys.modules
@@ -595,7 +598,8 @@ def safe_recursion_limit(limit):
 
 def format_exc():
     """`traceback.format_exc` for cells."""
-    return describe(sys.exception())
+    error = sys.exception()
+    return describe(error) if error else "NoneType: None"
 
 
 def print_exc(*, file=None):
@@ -609,7 +613,7 @@ def ignore(*args, **kwargs):
 
 STAND_INS = {
     "abc": {"abstractmethod": on_own(abc.abstractmethod)},
-    "csv": {"field_size_limit": ignore},
+    "csv": {"field_size_limit": lambda *limit: 131072},
     "dataclasses": {"dataclass": safe_dataclass},
     "functools": {"wraps": safe_wraps},
     "operator": dict.fromkeys(["attrgetter", "methodcaller"], refusing("refused: use a lambda")),
@@ -650,7 +654,7 @@ def harden():
             setattr(VIEWS[package], part, view)
     csv.field_size_limit(sys.maxsize)  # for all cells
     string.getattr = safe_getattr  # string.Formatter looks here first
-    copy.setattr = safe_setter("__setattr__", setattr)  # as does copy
+    copy.setattr = SAFE_BUILTINS["setattr"]  # as does copy
     # where the library looks for what cells made
     sys.modules[MAIN] = types.SimpleNamespace(**START_NAMES)
 
@@ -729,7 +733,7 @@ def describe(error: BaseException) -> str:
 
 def json_default(value, iterables=(set, frozenset)):
     """Return as JSON can have it what tools give besides: dates, dataclasses, arrays, sets."""
-    if hasattr(value, "isoformat"):
+    if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, (decimal.Decimal, uuid.UUID)):
         return str(value)
@@ -1282,8 +1286,8 @@ class Sandbox(contextlib.AbstractContextManager):
     def _exchange(self, texts: list[str], patience: float):
         """Send texts and return the worker's next message: the one place where the host waits.
 
-        For at most `patience` seconds, and longer while it computes; a message that begins, ends
-        soon.
+        For at most `patience` seconds after it took something, and longer while it computes; a
+        message that begins, ends soon.
         """
         outgoing = pieces(texts)
         piece = next(outgoing)
@@ -1291,12 +1295,14 @@ class Sandbox(contextlib.AbstractContextManager):
         began = self._cpu()
         end = time.monotonic() + patience
         while not message.endswith(b"\n"):
-            computed = 0 if message else self._cpu() - began
-            self._check_limits(end + SLOWEST * computed)
+            cpu = self._cpu()
+            computed = 0 if message else cpu - began
+            self._check_limits(cpu, end + SLOWEST * computed)
             with contextlib.suppress(TimeoutError):  # of the socket, after a moment
                 if piece:
                     piece = piece[self._socket.send(piece) :]
                     piece = piece or next(outgoing, b"")
+                    end = time.monotonic() + patience
                     continue
                 data = self._socket.recv(CHUNK)
                 if not data:
@@ -1311,13 +1317,13 @@ class Sandbox(contextlib.AbstractContextManager):
         except (ValueError, RecursionError) as error:
             raise SandboxError(f"the worker sent what is not JSON: {error}") from None
 
-    def _check_limits(self, end: float):
+    def _check_limits(self, cpu: float, end: float):
         """Raise where a limit is reached; `end` is when there must be a sign of life."""
         if self._closed:
             raise ConnectionError("the sandbox is closed")
         if time.monotonic() > self._deadline:
             raise TimeoutError("the time of the run is over")
-        if self._cpu() > self._cpu_end:
+        if cpu > self._cpu_end:
             raise TimeoutError(f"it computed for {self.cell_seconds:g} s, deaf to signals")
         if time.monotonic() > end:
             raise TimeoutError("it was too slow, or stopped answering")
