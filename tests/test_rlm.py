@@ -319,7 +319,7 @@ LINES = "\n".join(f"line {i:05} ends" for i in range(9_000))
         (["x" * 17, "y" * 4_321], ["list", "2", "17", "4321", "xxxxx", "yyyyy"]),
         (
             {"a.txt": "x" * 4_321, "b.txt": "y" * 17},
-            ["dict", "a.txt", "4321", "xxx", "b.txt", "17"],
+            ["dict", "a.txt", "4321", "xxx", "b.txt' (a str of 17"],
         ),
         ({"k" * 9_000: 1}, ["dict"]),
         (TABLES, ["dict", "20", "key0"]),
