@@ -304,7 +304,6 @@ class RLM:
 class Node:
     """One question of the tree: the root, named "1", or a sub-call such as "1.2"."""
 
-    repl = None  # where it has one
     turns = 0
     silent = 0  # turns without code in a row
     final = None
@@ -322,6 +321,7 @@ class Node:
         self.model = (above and self.rlm.sub_model) or self.rlm.model
         self.span = above.span if above else {}  # the step that is under way
         self.messages = []
+        self.notes = []  # what the model is told beside the output of a cell
         self.output_chars = min(self.rlm.output_chars, self.rlm.leaf_chars // 4)
 
     def complete(self) -> Any:
@@ -498,11 +498,13 @@ class Node:
             case ast.Constant(str(text)):  # as in FINAL("Paris")
                 return text
         loaded = set()
-        stored = set()  # the variables of comprehensions
+        stored = set()  # the variables of comprehensions, the arguments of a lambda
         for node in ast.walk(tree):
-            if isinstance(node, ast.Name):
-                names = loaded if isinstance(node.ctx, ast.Load) else stored
-                names.add(node.id)
+            match node:
+                case ast.Name(name, ast.Load()):
+                    loaded.add(name)
+                case ast.Name(name) | ast.arg(name):
+                    stored.add(name)
         loaded -= stored
         known = self.evaluate("SHOW_VARS()", {}).keys()
         if loaded & known and loaded <= known | set(dir(builtins)):
@@ -520,7 +522,7 @@ class Node:
         outputs = []
         error = None
         for code in codes:
-            self.notes = []  # what the model is told beside the output
+            self.notes = []
             seconds = self.run.remaining("seconds")
             with self.step("cell", code=code) as span:
                 output, error, final = self.repl.run(code, seconds)
@@ -549,19 +551,23 @@ class Node:
         if self.depth == 0:
             self.run.lift_limits()
         self.append("user", self.rlm.say("last", reason=end))
-        text = self.ask().answer()
+        try:
+            text = self.ask().answer()
+        except WindowFull as full:  # the task and this question are left, and can be sent once more
+            return self.ask_for_the_best(full)
         codes = self.code_of(text)
-        printed, error = self.run_cells(codes)
+        answer, error = self.run_cells(codes)
         if self.final:
             return
-        if error or not printed.strip():
+        if error or not answer.strip():
             fences, outside = split_fences(text)
-            printed = outside if codes else text
+            answer = outside if codes else text
             if not outside.strip():
-                printed = "".join(inside for label, inside in fences if not label)
-        if not printed.strip():
+                insides = [inside for label, inside in fences if not PYTHON.fullmatch(label)]
+                answer = "".join(insides)
+        if not answer.strip():
             raise RLMError("no answer: the last reply was code that gave none")
-        self.final = Final(printed.strip())
+        self.final = Final(answer.strip())
 
     # -- the conversation
 
@@ -583,7 +589,7 @@ class Node:
             if self.shorten(self.size() // 2):
                 return self.ask()
             said = self.messages[2:]
-            if max(map(length, said), default=0) > SHORT:
+            if any(length(message) > SHORT for message in said):
                 del self.messages[2:]
                 variables = self.evaluate("SHOW_VARS()", {})
                 raise WindowFull(f"the window is full; your variables are {variables}") from error
@@ -637,8 +643,8 @@ class Node:
             modules=", ".join(MODULES),
             tools="\n".join(tools),
         )
-        kind, shown = sample(self.context, self.rlm.leaf_chars // 10)
-        shown = self.rlm.say(kind, shown=shown)
+        name, shown = sample(self.context, self.rlm.leaf_chars // 10)
+        shown = self.rlm.say(name, shown=shown)
         task = self.rlm.say(
             "task",
             prompt=self.prompt,
@@ -653,16 +659,13 @@ class Node:
         parts = [f"turn {self.turns} of {self.rlm.max_turns}"]
         for name in LIMITS:
             amount = self.run.remaining(name)
-            if amount == math.inf:
-                continue
             shown = f"{amount:,} {name}"
             if name == "cost":
                 shown = dollars(amount)
-            if name == "seconds":
-                shown = f"{amount:.0f} s"
-                if amount >= 120:
-                    shown = f"{amount / 60:.0f} min"
-            parts.append(f"{shown} left")
+            elif name == "seconds":
+                shown = f"{amount / 60:.0f} min" if amount >= 120 else f"{amount:.0f} s"
+            if amount < math.inf:
+                parts.append(f"{shown} left")
         return " · ".join(parts)
 
     @contextlib.contextmanager
@@ -741,10 +744,10 @@ class Run(contextlib.AbstractContextManager):
     def __init__(self, rlm: RLM):
         self.rlm = rlm
         self.began = time.monotonic()
-        self.left = {}  # of each limit; the seconds are those from the beginning
+        self.limits = {}  # of each limit; the seconds are those from the beginning
         for name in LIMITS:
             most = getattr(rlm, f"max_{name}")
-            self.left[name] = math.inf if most is None else most
+            self.limits[name] = math.inf if most is None else most
         self.usage = Usage()
         self.lock = threading.RLock()
         self.stopped = threading.Event()
@@ -776,7 +779,7 @@ class Run(contextlib.AbstractContextManager):
     def remaining(self, name: str) -> float:
         """Return what is left of a limit, inf where there is none."""
         used = self.seconds() if name == "seconds" else 0
-        return max(self.left[name] - used, 0)
+        return max(self.limits[name] - used, 0)
 
     def check_limits(self, names=LIMITS):
         """Raise LimitReached where a limit is, or what has ended the run."""
@@ -789,16 +792,16 @@ class Run(contextlib.AbstractContextManager):
 
     def lift_limits(self):
         """Leave no limit for the last question but one of time: a minute, or max_seconds."""
-        self.left = dict.fromkeys(LIMITS, math.inf)
+        self.limits = dict.fromkeys(LIMITS, math.inf)
         most = self.rlm.max_seconds
         if most is not None:
-            self.left["seconds"] = self.seconds() + min(LAST_SECONDS, most)
+            self.limits["seconds"] = self.seconds() + min(LAST_SECONDS, most)
 
     def begin_call(self, depth: int):
         """Reserve a call before it is sent: those in flight never add up to more than max_calls."""
         with self.lock:
             self.check_limits()
-            self.left["calls"] -= 1
+            self.limits["calls"] -= 1
             self.deepest = max(self.deepest, depth)
 
     def count(self, reply: Reply, span: dict):
@@ -812,8 +815,8 @@ class Run(contextlib.AbstractContextManager):
         with self.lock:
             self.usage.add(reply)
             self.usage.models.setdefault(name, Usage()).add(reply)
-            self.left["tokens"] -= reply.prompt_tokens + reply.completion_tokens
-            self.left["cost"] -= reply.cost or 0
+            self.limits["tokens"] -= reply.prompt_tokens + reply.completion_tokens
+            self.limits["cost"] -= reply.cost or 0
 
     def check_report(self, reply: Reply, span: dict):
         """End the run where a limit counts what a server does not report; tell of a silent cut."""
@@ -859,12 +862,12 @@ class Run(contextlib.AbstractContextManager):
         for thread in threads:  # there may be more of them meanwhile
             thread.join()
 
-    def emit(self, event: str, span: dict, **data):
+    def emit(self, what: str, span: dict, **data):
         """Hand an event to the trace and the callback; an error there ends only that."""
         if not self.sinks:
             return
-        known = {
-            "event": event,
+        event = {
+            "event": what,
             **span,
             "lane": threading.get_native_id(),
             "time": time.time(),
@@ -873,7 +876,7 @@ class Run(contextlib.AbstractContextManager):
         with self.lock:
             for sink in list(self.sinks):
                 try:
-                    sink(known)
+                    sink(event)
                 except Exception as error:  # noqa: BLE001
                     self.sinks.remove(sink)
                     warnings.warn(f"no more events for {sink}: {error!r}", stacklevel=2)
@@ -920,7 +923,8 @@ def ask_model(node: Node, span: dict) -> Reply:
             waited = time.monotonic() - began
             if tried >= rlm.tries or waited >= error.patience or wait > longest:
                 run.check_limits(["seconds"])
-                problem += f" after {tried} tries" if tried > 1 else ""
+                if tried > 1:
+                    problem += f" after {tried} tries"
                 raise ModelError(problem, error.advice, error.status) from None
             if error.wait is None:  # random, so that calls that failed together do not meet again
                 wait = random.uniform(0, min(2**tried / 4, 30, error.patience))
@@ -955,8 +959,7 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
         if response.status_code == 200:
             reply = read_reply(json.loads(text), response.headers)
-            if reply.problem:
-                reply.problem = hide_secrets(reply.problem, rlm)
+            reply.problem = hide_secrets(reply.problem, rlm)
             return reply
     raise no_completion(response, text)
 
@@ -1058,7 +1061,7 @@ def no_completion(response: requests.Response, text: str) -> ModelError:
     problem = f"{status} {what}: {server_message(text)}"
     wait = None
     for name in ("llm_provider-retry-after", "Retry-After"):
-        with contextlib.suppress(KeyError, urllib3.exceptions.InvalidHeader):
+        with contextlib.suppress(Exception):  # it is not there, or makes no sense
             wait = urllib3.Retry().parse_retry_after(response.headers[name])
     return ModelError(problem, ADVICE.get(status, ""), status, patience, wait)
 
@@ -1132,7 +1135,7 @@ def is_python(label: str, code: str) -> bool:
     return bool(code.strip() and parse(code))
 
 
-def split_fences(text: str) -> tuple[list[tuple[str, str]], str]:
+def split_fences(text: str) -> tuple[list[tuple], str]:
     """Return the label and the inside of each fence, and the text with spaces in their places.
 
         split_fences("So:\\n```repl\\nx = 1\\n```") is ([("repl", "x = 1\\n")], "So:\\n" + spaces)
@@ -1146,8 +1149,7 @@ def split_fences(text: str) -> tuple[list[tuple[str, str]], str]:
         start = opening.end()
         closing = re.compile(rf"(?m)^[ \t]*{opening[1]}(?!\w).*\n?|\Z")
         ends = list(itertools.islice(closing.finditer(text, start), 20))
-        insides = [text[start : end.start()] for end in ends]
-        insides = list(map(textwrap.dedent, insides))
+        insides = [textwrap.dedent(text[start : end.start()]) for end in ends]
         first = next(filter(parse, insides), insides[0])
         end = ends[insides.index(first)].end()
         fences.append((opening[2], first))
@@ -1196,8 +1198,9 @@ def describe(value: Any) -> str:
 
 def sample(value: Any, limit: int) -> tuple[str, str]:
     """Return what to show of a context in the first message, after the prompt that says how."""
-    sized = isinstance(value, (str, list, tuple, dict))
-    if not sized or len(value) <= 2000:  # JSON of more would be long work for nothing
+    if not isinstance(value, (list, tuple, dict)):
+        value = as_text(value)
+    if len(value) <= 2000:  # JSON of more would be long work for nothing
         text = as_text(value)
         if len(text) <= min(2000, limit):
             return "whole", text
