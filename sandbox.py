@@ -80,7 +80,7 @@ MODULE_TABLE = """
     collections.abc *;
     contextlib contextmanager suppress nullcontext closing ExitStack;
     copy *;
-    csv * -register_dialect -unregister_dialect -field_size_limit;
+    csv * -register_dialect -unregister_dialect;
     dataclasses dataclass field fields asdict astuple replace is_dataclass InitVar KW_ONLY
         MISSING FrozenInstanceError;
     datetime *;
@@ -101,7 +101,7 @@ MODULE_TABLE = """
     json.decoder *;
     math *;
     numbers *;
-    operator * -attrgetter -methodcaller;
+    operator *;
     os sep linesep;
     os.path basename commonprefix dirname join normpath split splitext;
     pprint *;
@@ -133,6 +133,7 @@ MODULES = {}  # {"os": ["sep", "linesep"], ...}
 for entry in MODULE_TABLE.split(";"):
     package, *words = entry.split()
     MODULES[package] = words
+VIEWS = {}  # {"os": what cells get for it, ...}
 SIDE_BY_SIDE = "use llm_query_batched: it runs calls side by side"
 NO_FILES = "there are no files: the data is in `context`"
 ADVICE = {  # on modules that models ask for
@@ -175,11 +176,11 @@ READABLE = DEFINABLE | dunders("class dict module members cause context notes an
 FORBIDDEN = INSPECT_ATTRIBUTES | {"mro", "fget", "fset", "fdel", "_abc_impl", "_convert_"}
 GUARDED = {"format", "format_map", "obj", "register", "evaluate"}  # public names that can lead out
 TUPLE_NAMES = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
-COMPILED_AS_IT_IS = """
-    AnnAssign Assign Attribute AugAssign Call ClassDef Constant ExceptHandler For FunctionDef
-    Global Import ImportFrom Lambda Match MatchAs MatchClass MatchMapping MatchOr MatchSequence
-    MatchSingleton MatchStar MatchValue Module Name NamedExpr Nonlocal ParamSpec Starred
-    Subscript TypeAlias TypeVar TypeVarTuple With alias comprehension match_case
+OUR_NODES = """
+    AnnAssign Assign Attribute AugAssign Call ClassDef ExceptHandler For FunctionDef
+    Import ImportFrom Lambda Match MatchAs MatchClass MatchMapping MatchOr MatchSequence
+    MatchSingleton MatchStar MatchValue Module Name NamedExpr Nonlocal ParamSpec
+    Subscript TypeAlias TypeVar TypeVarTuple With comprehension match_case
 """.split()  # noqa: SIM905
 CELL = "<cell "  # how the file names of cells begin
 MAIN = "__main__"  # the module of what cells make
@@ -201,8 +202,8 @@ def is_private(name: str) -> bool:
     return name[:1] == "_" and not is_dunder(name) and name not in TUPLE_NAMES
 
 
-def refused(name: str, known=READABLE) -> bool:
-    """Return whether a name leads to Python's internals."""
+def refused(name: str, known: set[str]) -> bool:
+    """Return whether a name leads to Python's internals; `known` are the dunders that do not."""
     return name in FORBIDDEN or (is_dunder(name) and name not in known)
 
 
@@ -232,8 +233,8 @@ class Policy(RestrictingNodeTransformer):
             for name in names:
                 if isinstance(name, str) and refused(name, known):
                     self.error(node, refusal(name))
-        plain = kind in COMPILED_AS_IT_IS
-        node = self.node_contents_visit(node) if plain else super().visit(node)
+        ours = kind in OUR_NODES
+        node = self.node_contents_visit(node) if ours else super().visit(node)
         rewrite = getattr(self, f"rewrite_{kind}", None)
         return rewrite(node) if rewrite else node
 
@@ -275,7 +276,7 @@ class Policy(RestrictingNodeTransformer):
     def rewrite_ClassDef(self, node):
         for word in node.keywords:
             name = word.arg or "metaclass"  # it may be in `**words`
-            if name.startswith(("_", "metaclass")):
+            if name == "metaclass" or name[0] == "_":
                 self.error(node, "metaclasses are refused: use a plain class, or abc.ABC")
         return node
 
@@ -339,9 +340,8 @@ def own(obj):
         maker = obj
     if maker.__module__ == MAIN:
         return obj
-    kind = type(obj).__name__
     told = "writing to it, or reading private names, is refused"
-    raise AttributeError(f"no cell made this {kind!r}: {told}")
+    raise AttributeError(f"no cell made this {type(obj).__name__!r}: {told}")
 
 
 def safe_getattr(obj, name, *default):
@@ -358,10 +358,10 @@ def safe_getattr(obj, name, *default):
         return safe_setter(name, value, *bound_to(value))
     if is_dunder(name) and isinstance(value, (dict, types.MappingProxyType)):
         return names_of(value)  # what stands in a class gets executed by dataclasses
-    return judged(obj, name, value) if name in GUARDED else value
+    return guarded_value(obj, name, value) if name in GUARDED else value
 
 
-def check_name(name, known=DEFINABLE):
+def check_name(name, known):
     """Refuse the name of an attribute that a cell may not have; an heir of str could change it."""
     if type(name) is not str or refused(name, known):
         raise AttributeError(refusal(str(name)))
@@ -378,15 +378,15 @@ def safe_setter(name, write, *bound):
     def safe(*args, **options):
         target, *values = *bound, *args
         attribute = values[0] if name in WRITERS else name
-        check_name(attribute)
-        guard = own if attribute[0] == "_" else writable
+        check_name(attribute, DEFINABLE)
+        guard = own if attribute[:1] == "_" else writable
         guard(target)
         return write(*args, **options)
 
     return safe
 
 
-def judged(obj, name, value):
+def guarded_value(obj, name, value):
     """Return what was read under a name that can lead out, or a guarded one in its place."""
     of_error = name == "obj" and isinstance(obj, BaseException)
     # ABC.register, and ForwardRef.evaluate, which runs text
@@ -460,7 +460,7 @@ def safe_pattern(cls, *named):
     """Judge a class of a `match` before it reads, in C, what its `__match_args__` name."""
     names = inspect.getattr_static(cls, "__match_args__", ())
     for name in (*names, *named):
-        if name in GUARDED or is_private(name) or refused(name):
+        if name[:1] == "_" or name in GUARDED or name in FORBIDDEN:
             raise AttributeError(refusal(name))
     known = (type, abc.ABCMeta, enum.EnumType)  # another one could change its mind
     if type(names) is not tuple or type(cls) not in known:
@@ -487,20 +487,20 @@ def safe_import(name, globals=None, locals=None, names=(), level=0):
 
 
 # an heir of Field could lie about its name, which is executed; one of an alias reads anything
-NOT_FOR_HEIRS = (type, dataclasses.Field, types.GenericAlias)
+UNTOLD_TYPES = (type, dataclasses.Field, types.GenericAlias)
 
 
 class SafeTypeMeta(type):
     """Lets `SafeType` pass for `type`, in calls and isinstance(): it tells a type, and makes none."""
 
     def __call__(cls, obj):
-        return SafeType if isinstance(obj, NOT_FOR_HEIRS) else type(obj)
+        return SafeType if isinstance(obj, UNTOLD_TYPES) else type(obj)
 
     def __instancecheck__(cls, obj):
         return is_class(obj)
 
 
-def refusing(message: str, kind: type = RuntimeError) -> Callable:
+def refuser(message: str, kind: type = RuntimeError) -> Callable:
     """Return a function that refuses to be called."""
 
     def refuse(*args, **kwargs):
@@ -509,18 +509,15 @@ def refusing(message: str, kind: type = RuntimeError) -> Callable:
     return refuse
 
 
-# `type` for cells: a metaclass could make a class answer as another one
-SafeType = SafeTypeMeta(
-    "type",
-    (),
-    {
-        "__module__": "builtins",
-        "__class_getitem__": classmethod(types.GenericAlias),
-        "__init_subclass__": refusing(
-            "inheriting from type is refused: use a plain class", TypeError
-        ),
-    },
-)
+class SafeType(metaclass=SafeTypeMeta):
+    """`type` for cells: a metaclass could make a class answer as another one."""
+
+    __module__ = "builtins"
+    __class_getitem__ = classmethod(types.GenericAlias)
+    __init_subclass__ = refuser("inheriting from type is refused: use a plain class", TypeError)
+
+
+SafeType.__name__ = SafeType.__qualname__ = "type"
 
 
 def show(value):
@@ -550,9 +547,9 @@ SAFE_BUILTINS = {
     "delattr": safe_setter("__delattr__", delattr),
     "exit": sys.exit,
     "quit": sys.exit,
-    "open": refusing(f"open() is refused: {NO_FILES}", FileNotFoundError),
-    "input": refusing("input() is refused: nobody is there to answer", EOFError),
-    "exec": refusing("exec() is refused: write the code itself"),
+    "open": refuser(f"open() is refused: {NO_FILES}", FileNotFoundError),
+    "input": refuser("input() is refused: nobody is there to answer", EOFError),
+    "exec": refuser("exec() is refused: write the code itself"),
     "@getattr": safe_getattr,
     "@own": own,
     "@writable": writable,
@@ -564,21 +561,20 @@ START_NAMES = {"__name__": MAIN, "__builtins__": SAFE_BUILTINS}
 # ----------------------------------------------------------------- views of modules, and stand-ins
 
 
-VIEWS = {}
-
-
 def safe_dataclass(cls=None, /, **options):
     """`dataclasses.dataclass` for cells: it writes to the class, and executes names of fields."""
     if cls is None:
         return functools.partial(safe_dataclass, **options)
-    if (
-        not is_class(own(cls))
-        or issubclass(cls, (str, tuple))
-        or SAFE_FORMATS.keys() & inspect.get_annotations(cls)
-    ):
-        raise TypeError("a dataclass is your own plain class; give `format` another name")
+    own(cls)
+    if not is_class(cls) or issubclass(cls, (str, tuple)):
+        raise TypeError("a dataclass is your own plain class")
     cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else a signature would be evaluated
-    return dataclasses.dataclass(cls, **options)
+    made = dataclasses.dataclass(cls, **options)
+    named = made.__dataclass_fields__
+    if SAFE_FORMATS.keys() & named.keys():  # asdict() of an heir of str would read them
+        named.clear()
+        raise TypeError("a dataclass has no field `format`: give it another name")
+    return made
 
 
 def on_own(function):
@@ -616,9 +612,9 @@ STAND_INS = {
     "csv": {"field_size_limit": lambda *limit: 131072},
     "dataclasses": {"dataclass": safe_dataclass},
     "functools": {"wraps": safe_wraps},
-    "operator": dict.fromkeys(["attrgetter", "methodcaller"], refusing("refused: use a lambda")),
+    "operator": dict.fromkeys(["attrgetter", "methodcaller"], refuser("refused: use a lambda")),
     "sys": {"setrecursionlimit": safe_recursion_limit},
-    "time": {"sleep": refusing("time.sleep() is refused: there is nothing to wait for")},
+    "time": {"sleep": refuser("time.sleep() is refused: there is nothing to wait for")},
     "traceback": {"format_exc": format_exc, "print_exc": print_exc},
     "typing": {
         "Type": SafeType,
@@ -954,15 +950,15 @@ def work(fd: int):
         interpreter.interruptible = False  # half a line would be the end of this worker
         try:
             send(message)  # this goes less deep than to_json() did: no recursion ends it halfway
-            reply = reader.readline()
+            line = reader.readline()
         finally:
             interpreter.interruptible = True
-        return result_of(json.loads(reply))
+        return result_of(json.loads(line))
 
     setup = json.loads(reader.readline())
     variables = {}
-    for name, is_text, length in setup["variables"]:
-        variables[name] = read_variable(reader, is_text, length)
+    for name, *how in setup["variables"]:
+        variables[name] = read_variable(reader, *how)
     walls = lock_down(setup["memory_mb"])
     tools = {}
     for name in setup["tools"]:
@@ -1252,18 +1248,17 @@ class Sandbox(contextlib.AbstractContextManager):
         try:
             self._socket = self._socket or server.fork()
             pid, walls = self._exchange(self._setup(), START_SECONDS)
-        except TimeoutError:
-            self._drop()
-            raise
         except OSError as error:
             self._drop()
+            if self._closed or isinstance(error, TimeoutError):
+                raise
             raise SandboxError(f"no worker came up: {server.last_words() or error!r}") from error
         if type(pid) is not int or pid < 2:
             raise SandboxError("the worker said what workers do not say")
         if sys.platform == "linux" and "seccomp" not in walls:
             warn_of_walls()
         self._walls = tuple(walls)
-        self._pid = pid  # it is true: no cell has run
+        self._pid = pid
 
     def _setup(self) -> list[str]:
         """Return what a worker needs to know, and after it the variables, as texts."""
