@@ -323,15 +323,15 @@ def is_class(obj) -> bool:
     return issubclass(type(obj), type)
 
 
-def writable(obj):
+def must_be_writable(obj):
     """Return `obj` if a cell may write its public attributes."""
     if type(obj).__module__ == MAIN:  # first, as each `self.x = 1` asks
         return obj
     free = isinstance(obj, (types.SimpleNamespace, BaseException, decimal.Context))
-    return obj if free else own(obj)
+    return obj if free else must_be_own(obj)
 
 
-def own(obj):
+def must_be_own(obj):
     """Return `obj` if a cell made it: nothing else is written to, or read where private."""
     maker = type(obj)
     if issubclass(maker, super):
@@ -350,9 +350,11 @@ def safe_getattr(obj, name, *default):
     if name == "__class__":
         return SafeType(obj)
     if name == "__dict__" and not is_class(obj):
-        return object.__getattribute__(writable(obj), name)  # as public as what stands in it
+        return object.__getattribute__(
+            must_be_writable(obj), name
+        )  # as public as what stands in it
     if name == "__dict__" or is_private(name):
-        own(obj)
+        must_be_own(obj)
     value = getattr(obj, name, *default)
     if name in SETTERS and callable(value):
         return safe_setter(name, value, *bound_to(value))
@@ -379,7 +381,7 @@ def safe_setter(name, write, *bound):
         target, *values = *bound, *args
         attribute = values[0] if name in WRITERS else name
         check_name(attribute, DEFINABLE)
-        guard = own if attribute[:1] == "_" else writable
+        guard = must_be_own if attribute[:1] == "_" else must_be_writable
         guard(target)
         return write(*args, **options)
 
@@ -551,8 +553,8 @@ SAFE_BUILTINS = {
     "input": refuser("input() is refused: nobody is there to answer", EOFError),
     "exec": refuser("exec() is refused: write the code itself"),
     "@getattr": safe_getattr,
-    "@own": own,
-    "@writable": writable,
+    "@own": must_be_own,
+    "@writable": must_be_writable,
     "@pattern": safe_pattern,
     "@show": show,
 }
@@ -565,7 +567,7 @@ def safe_dataclass(cls=None, /, **options):
     """`dataclasses.dataclass` for cells: it writes to the class, and executes names of fields."""
     if cls is None:
         return functools.partial(safe_dataclass, **options)
-    own(cls)
+    must_be_own(cls)
     if not is_class(cls) or issubclass(cls, (str, tuple)):
         raise TypeError("a dataclass is your own plain class")
     cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else a signature would be evaluated
@@ -579,7 +581,7 @@ def safe_dataclass(cls=None, /, **options):
 
 def on_own(function):
     """Return a function of the library which writes to its argument, for what a cell made."""
-    return lambda made: function(own(made))
+    return lambda made: function(must_be_own(made))
 
 
 def safe_wraps(wrapped):
@@ -919,61 +921,6 @@ def lock_down(memory_mb: int) -> list[str]:
     return walls
 
 
-def result_of(reply: dict):
-    """Return what a tool has returned, or raise what it has raised."""
-    if "error" in reply:
-        kind = EXCEPTIONS.get(reply["kind"], RuntimeError)
-        raise kind(reply["error"])
-    return reply["value"]
-
-
-def read_variable(reader: io.TextIOWrapper, is_text: bool, length: int):
-    """Return the next text, or the value of its JSON; read at once, it would take its size twice."""
-    text = ""
-    for start in range(0, length, CHUNK):
-        text += reader.read(min(CHUNK, length - start))
-    return text if is_text else json.loads(text)
-
-
-def work(fd: int):
-    """Be a worker: load the variables, lock the doors, run cells until the host hangs up."""
-    reader = open(fd, "r", CHUNK, "utf-8", "surrogatepass", newline="\n")
-    writer = open(fd, "wb", closefd=False)
-
-    def send(message: str):
-        line = f"{message}\n".encode()
-        writer.write(line)
-        writer.flush()
-
-    def call(tool, /, *args, **kwargs):
-        message = to_json({"call": tool, "args": args, "kwargs": kwargs})
-        interpreter.interruptible = False  # half a line would be the end of this worker
-        try:
-            send(message)  # this goes less deep than to_json() did: no recursion ends it halfway
-            line = reader.readline()
-        finally:
-            interpreter.interruptible = True
-        return result_of(json.loads(line))
-
-    setup = json.loads(reader.readline())
-    variables = {}
-    for name, *how in setup["variables"]:
-        variables[name] = read_variable(reader, *how)
-    walls = lock_down(setup["memory_mb"])
-    tools = {}
-    for name in setup["tools"]:
-        tools[name] = types.MethodType(call, name)  # which has no attributes to be set
-    interpreter = Interpreter(variables, tools, setup["output_chars"])
-    signal.signal(signal.SIGPROF, interpreter.check_time)
-    signal.setitimer(signal.ITIMER_PROF, 0.05, 0.05)
-    VIEWS["random"].seed()  # or all forked workers would draw the same numbers
-    hello = [os.getpid(), walls]
-    send(json.dumps(hello))
-    for line in reader:
-        result = interpreter.run(json.loads(line), setup["cell_seconds"])
-        send(json.dumps(result))
-
-
 def serve(fd: int):
     """Be the fork server: fork a worker ahead, and the next one when it is taken."""
     control = socket.socket(fileno=fd)
@@ -1018,6 +965,57 @@ def wait_for_work(control: socket.socket):
         work(3)
     finally:
         os._exit(0)
+
+
+def work(fd: int):
+    """Be a worker: load the variables, lock the doors, run cells until the host hangs up."""
+    reader = open(fd, "r", CHUNK, "utf-8", "surrogatepass", newline="\n")
+    writer = open(fd, "w", closefd=False)
+    send = functools.partial(print, file=writer, flush=True)
+
+    def call(tool, /, *args, **kwargs):
+        message = to_json({"call": tool, "args": args, "kwargs": kwargs})
+        interpreter.interruptible = False  # half a line would be the end of this worker
+        try:
+            send(message)  # this goes less deep than to_json() did: no recursion ends it halfway
+            line = reader.readline()
+        finally:
+            interpreter.interruptible = True
+        return result_of(json.loads(line))
+
+    setup = json.loads(reader.readline())
+    variables = {}
+    for name, *how in setup["variables"]:
+        variables[name] = read_variable(reader, *how)
+    walls = lock_down(setup["memory_mb"])
+    tools = {}
+    for name in setup["tools"]:
+        tools[name] = types.MethodType(call, name)  # which has no attributes to be set
+    interpreter = Interpreter(variables, tools, setup["output_chars"])
+    signal.signal(signal.SIGPROF, interpreter.check_time)
+    signal.setitimer(signal.ITIMER_PROF, 0.05, 0.05)
+    VIEWS["random"].seed()  # or all forked workers would draw the same numbers
+    hello = [os.getpid(), walls]
+    send(json.dumps(hello))
+    for line in reader:
+        result = interpreter.run(json.loads(line), setup["cell_seconds"])
+        send(json.dumps(result))
+
+
+def result_of(reply: dict):
+    """Return what a tool has returned, or raise what it has raised."""
+    if "error" in reply:
+        kind = EXCEPTIONS.get(reply["kind"], RuntimeError)
+        raise kind(reply["error"])
+    return reply["value"]
+
+
+def read_variable(reader: io.TextIOWrapper, is_text: bool, length: int):
+    """Return the next text, or the value of its JSON; read at once, it would take its size twice."""
+    text = ""
+    for start in range(0, length, CHUNK):
+        text += reader.read(min(CHUNK, length - start))
+    return text if is_text else json.loads(text)
 
 
 # ---------------------------------------------------------------------------- host: what others use
