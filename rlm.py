@@ -479,12 +479,13 @@ class Node:
         """Return the blocks of Python in a reply, or its FINAL(...) outside of code, as code."""
         fences, outside = split_fences(text)
         blocks = [code for label, code in fences if is_python(label, code)]
-        function, inside = textual_final(text, outside)
-        if blocks or not function:
+        if blocks:
             return blocks
-        if function == "FINAL":
-            inside = self.value_of(inside)
-        return [f"{function}({inside!r})"]
+        function, inside = textual_final(text, outside)
+        if not function:
+            return []
+        value = self.value_of(inside) if function == "FINAL" else inside
+        return [f"{function}({value!r})"]
 
     def value_of(self, inside: str) -> Any:
         """Return what FINAL(inside) outside of code means.
@@ -1164,15 +1165,13 @@ def textual_final(text: str, outside: str) -> tuple[str, str]:
 
     It begins a line outside of fences; what merely mentions FINAL(...) is none: ("", "").
     """
-    found = FINAL_START.search(outside)
-    if not found:
-        return "", ""
     function = ""
     inside = ""
-    ends = FINAL_END.finditer(text, found.end())
+    start = FINAL_START.search(outside)
+    ends = FINAL_END.finditer(text, start.end()) if start else ()
     for end in itertools.islice(ends, 100):
-        function = found[1]
-        inside = text[found.end() : end.start()].strip()
+        function = start[1]
+        inside = text[start.end() : end.start()].strip()
         if inside.count("(") == inside.count(")"):
             break
     if function == "FINAL_VAR":
