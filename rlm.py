@@ -479,6 +479,8 @@ class Node:
         """Return the blocks of Python in a reply, or its FINAL(...) outside of code, as code."""
         fences, outside = split_fences(text)
         blocks = [code for label, code in fences if is_python(label, code)]
+        if not fences and is_program(text):
+            return [text]
         if blocks:
             return blocks
         function, inside = textual_final(text, outside)
@@ -540,7 +542,7 @@ class Node:
     def accept(self, final: Final):
         """Take it for the answer, unless the caller's check says what is wrong with it."""
         if self.rlm.check and self.depth == 0 and self.finish_reason == "final":
-            problem = self.rlm.check(final.value)
+            problem = settle(self.rlm.check(final.value))
             if problem is not None:
                 self.notes.append(self.rlm.say("check", problem=problem))
                 return
@@ -810,7 +812,7 @@ class Run(contextlib.AbstractContextManager):
         name = span["model"]
         if reply.cost is None and name in self.rlm.prices:
             new, cached, output = self.rlm.prices[name]
-            fresh = reply.prompt_tokens - reply.cached_tokens
+            fresh = max(reply.prompt_tokens - reply.cached_tokens, 0)
             millionths = new * fresh + cached * reply.cached_tokens
             reply.cost = (millionths + output * reply.completion_tokens) / 1e6
         with self.lock:
@@ -893,15 +895,10 @@ ADVICE = {  # for a person, by status
     413: "too long? lower leaf_chars",
 }
 UNREACHABLE = "check --base-url, that the server runs, and SSL_CERT_FILE for its certificate"
-CUT = {"length", "max_tokens", "model_length"}  # by finish_reason
-NO_ANSWER = {
-    "content_filter",
-    "safety",
-    "recitation",
-    "error",
-    "abort",
-    "insufficient_system_resource",
-}
+CUT = re.compile("length|max_|window")  # in a finish_reason, as are these
+NO_ANSWER = re.compile(
+    "filter|safety|sensitive|recit|prohib|block|spii|error|abort|cancel|time|refus|malformed|insuff"
+)
 
 
 def ask_model(node: Node, span: dict) -> Reply:
@@ -956,9 +953,9 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
                     raise requests.Timeout("the answer is still dripping in")
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         raise no_response(error, url) from error
-    text = data.decode("utf-8", "replace")
+    text = data.decode("utf-8-sig", "replace")
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
-        if response.status_code == 200:
+        if response.ok:
             reply = read_reply(json.loads(text), response.headers)
             reply.problem = hide_secrets(reply.problem, rlm)
             return reply
@@ -1006,12 +1003,13 @@ def read_reply(body: dict, headers: dict) -> Reply:
         content = "".join(texts)
     reason = str(choice.get("finish_reason")).lower()
     problem = ""
-    if reason in NO_ANSWER:
+    if NO_ANSWER.search(reason):
         problem = f"the answer was filtered or broken off ({reason})"
     if message.get("refusal"):
         problem = f"the model refused: {message['refusal']}"
-    if choice.get("error"):
-        problem = f"the answer was broken off: {server_message(json.dumps(choice['error']))}"
+    error = choice.get("error") or body.get("error")
+    if error:
+        problem = f"the answer was broken off: {server_message(json.dumps(error))}"
     usage = body.get("usage")
     cost = number(headers, "x-litellm-response-cost")
     cost = number(usage, "cost", "total_cost", default=cost)  # where `cost` is an object
@@ -1021,7 +1019,7 @@ def read_reply(body: dict, headers: dict) -> Reply:
         cached_tokens=int(number(usage, "prompt_tokens_details", "cached_tokens", default=0)),
         completion_tokens=int(number(usage, "completion_tokens", default=0)),
         cost=number(usage, "cost", default=cost),
-        cut=reason in CUT,
+        cut=bool(CUT.search(reason)),
         problem=problem,
     )
 
@@ -1031,7 +1029,7 @@ def number(value: Any, *path: str, default=None) -> Any:
     with contextlib.suppress(LookupError, TypeError, ValueError, OverflowError):
         for name in path:
             value = value[name]
-        if math.isfinite(float(value)):
+        if 0 <= float(value) < math.inf:
             return float(value)
     return default
 
@@ -1080,7 +1078,8 @@ def hide_secrets(text: str, rlm: RLM) -> str:
     """Return a line without what a text quotes of the key, the headers and the query."""
     query = rlm.base_url.partition("?")[2]
     values = re.findall(r"=([^&]+)", query)
-    secrets = [rlm.api_key or "", *rlm.headers.values(), query, *values]
+    secrets = [rlm.api_key or "", query, *values]
+    secrets += " ".join(rlm.headers.values()).split()
     secrets += map(urllib.parse.unquote_plus, values)
     secrets = map(str.strip, secrets)
     for secret in sorted(secrets, key=len, reverse=True):  # one may be a part of another
@@ -1092,21 +1091,27 @@ def hide_secrets(text: str, rlm: RLM) -> str:
 
 # ------------------------------------------------------------- reading replies, describing contexts
 
-FENCE = re.compile(r"(?m)^[ \t]*(`{3,}|~{3,})[ \t{]*([^\s`}]*)[^`\n]*(?:\n|\Z)")
+FENCE = re.compile(  # where a line or an item of a list begins, or labelled at the end of a line
+    r"(?m)^(?:((?:[-*+\ufeff\u200b \t]|\d+[.)])*)|.*[ \t](?=[`~]{3,}\w+[ \t\r]*$))"
+    r"(`{3,}|~{3,})[ \t{.]*([^\s`},:;]*)[^`\n]*(?:\n|\Z)"
+)
 PYTHON = re.compile(r"(?i)repl|i?py(thon)?[\d.]*|tool_code")
 FINAL_START = re.compile(r"(?m)^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(")
-FINAL_END = re.compile(r"(?m)\)(?=[ \t]*(?:\*\*|`)?\.?[ \t]*$)")
+FINAL_END = re.compile(r"(?m)\)(?=[ \t]*(?:\*\*|`)?\.?[ \t\r]*$)")
 THOUGHTS = re.compile(
-    r"""(?sx) \A (?: \s* (?:
-        <(think|thinking)> .*? (?: </\1> | \Z )
+    r"""(?isx) \A (?: [\s\ufeff\u200b]* (?:
+        <(think|thinking|thought|reasoning)> .*? (?: </\1> | \Z )
       | \[THINK\] .*? (?: \[/THINK\] | \Z )
-      | <\|channel\|> (?: analysis | commentary ) .*? (?: <\|end\|> | (?=<\|channel\|>final) | \Z )
-      | (?: <\|start\|>assistant )? <\|channel\|>final .*? <\|message\|>
+      | (?: <\|start\|>assistant )? <\|channel\|> (?:
+          (?: analysis | commentary ) .*? (?: <\|end\|> | (?=<\|channel\|>final) | \Z )
+        | final .*? <\|message\|>
+        )
     ))+"""
 )
-LONE_END = re.compile(r"(?<![`'\"])</think(?:ing)?>")  # some servers swallow the beginning
+# some servers swallow the beginning
+LONE_END = re.compile(r"(?i)(?<![`'\"])(?:</think(?:ing)?>|\[/THINK\])")
 NO_THOUGHTS = re.compile(r"(?m)^[ \t]*(?:```|~~~)|<think")  # before it
-LAST_MARK = re.compile(r"<\|(end|return)\|>\s*\Z")
+LAST_MARK = re.compile(r"(?:<\|\w+\|>|</s>)\s*\Z")
 REPLY = "<reply>"  # the file name under which the code of a reply is parsed
 NO_PYTHON = (SyntaxError, ValueError, MemoryError, RecursionError)
 warnings.filterwarnings("ignore", module=REPLY)  # of escapes in it that mean nothing
@@ -1136,6 +1141,13 @@ def is_python(label: str, code: str) -> bool:
     return bool(code.strip() and parse(code))
 
 
+def is_program(text: str) -> bool:
+    """Return whether a text without fences is Python, and more than an expression, as prose may be."""
+    tree = parse(text) or ast.Module([])
+    kinds = set(map(type, tree.body))
+    return bool(kinds - {ast.Expr})
+
+
 def split_fences(text: str) -> tuple[list[tuple], str]:
     """Return the label and the inside of each fence, and the text with spaces in their places.
 
@@ -1148,12 +1160,14 @@ def split_fences(text: str) -> tuple[list[tuple], str]:
     opening = FENCE.search(text)
     while opening:
         start = opening.end()
-        closing = re.compile(rf"(?m)^[ \t]*{opening[1]}(?!\w).*\n?|\Z")
+        closing = re.compile(rf"(?m)^[ \t]*{opening[2]}(?!\w).*\n?|{opening[2]}[ \t\r]*$|\Z")
         ends = list(itertools.islice(closing.finditer(text, start), 20))
-        insides = [textwrap.dedent(text[start : end.start()]) for end in ends]
+        margin = re.compile(rf"(?m)^[ \t]{{0,{len(opening[1] or '')}}}")
+        insides = [text[start : end.start()] for end in ends]
+        insides = [textwrap.dedent(margin.sub("", inside)) for inside in insides]
         first = next(filter(parse, insides), insides[0])
         end = ends[insides.index(first)].end()
-        fences.append((opening[2], first))
+        fences.append((opening[3], first))
         blank = " " * (end - opening.start())
         outside = outside[: opening.start()] + blank + outside[end:]
         opening = FENCE.search(text, end)
@@ -1299,7 +1313,8 @@ class Live:
         terminal = self.stream.isatty()
         width = 180
         if terminal:
-            width = os.get_terminal_size(self.stream.fileno()).columns - 1
+            columns = os.get_terminal_size(self.stream.fileno()).columns
+            width = (columns or width) - 1  # some terminals do not know
             self.stream.write("\r\x1b[K")  # in place of the bar
         branch = "│  " * event["depth"] + event["rlm"]
         room = max(width // 3, 18)
@@ -1352,36 +1367,41 @@ class Live:
 # ------------------------------------------------------------------------------------- command line
 
 BOMS = {  # UTF-32 first: its mark begins with that of UTF-16
-    b"\xff\xfe\0\0": "utf-32",
-    b"\0\0\xfe\xff": "utf-32",
-    b"\xff\xfe": "utf-16",
-    b"\xfe\xff": "utf-16",
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"\xef\xbb\xbf": "UTF-8-SIG",
+    b"": "UTF-8",
 }
 BINARY = re.compile(  # how files begin that are no text: PDF, archives, Office, images, or a NUL
-    rb"(?s)%PDF-|PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|\xd0\xcf\x11\xe0"
+    rb"(?s)%PDF-|PK\x03\x04|\x1f\x8b|BZh\d1AY|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|\xd0\xcf\x11\xe0"
     rb"|\x89PNG|\xff\xd8\xff|.{,7999}\0"
 )
 
 
+def tell(problem):
+    """Print a line for the person at the command line."""
+    print(f"rlm.py: {problem}", file=sys.stderr)
+
+
 def decode(data: bytes, name: str) -> str:
     """Return the text of a file: a byte order mark decides, else it is UTF-8; stderr has losses."""
-    for mark, encoding in BOMS.items():
-        if data.startswith(mark):
-            return data.decode(encoding, "replace")
-    if BINARY.match(data):
+    encoding = BOMS[next(filter(data.startswith, BOMS))]
+    if encoding == "UTF-8" and BINARY.match(data):
         raise RLMError(f"{name} is no text: convert it first, a PDF with pdftotext for example")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
-        print(f"rlm.py: {name} is not UTF-8, some of it is lost: {error}", file=sys.stderr)
-    return data.decode("utf-8-sig", "replace")
+        tell(f"{name} is not {encoding}, some of it is lost: {error}")
+    return data.decode(encoding, "replace")
 
 
 def read_folder(folder: str) -> dict[str, str]:
     """Return the text files below a folder by path; links and hidden files are skipped."""
     texts = {}
     found = 0
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=tell):
         folders[:] = [name for name in folders if name[0] != "."]  # they are not looked into
         for name in names:
             if name[0] == ".":
@@ -1392,8 +1412,7 @@ def read_folder(folder: str) -> dict[str, str]:
             with contextlib.suppress(RLMError, OSError):
                 if path.is_file() and not path.is_symlink():
                     texts[key] = decode(path.read_bytes(), key)
-    told = f"{plural(len(texts), 'text file')} read, {found - len(texts):,} skipped"
-    print(f"rlm.py: {folder}: {told}", file=sys.stderr)
+    tell(f"{folder}: {plural(len(texts), 'text file')} read, {found - len(texts):,} skipped")
     if not texts:
         raise RLMError(f"the directory {folder} has no text files")
     return dict(sorted(texts.items()))
@@ -1418,14 +1437,14 @@ def read_context(names: list[str]) -> Any:
 
 
 def header(text: str) -> tuple[str, str]:
-    """Parse NAME=VALUE, where the value is text."""
-    name, value = text.split("=", 1)
+    """Parse NAME=VALUE, or NAME: VALUE as curl has it; the value may be a secret."""
+    name, value = re.split("[=:]", text, maxsplit=1)
     return name.strip(), value
 
 
 def option(text: str) -> tuple[str, Any]:
     """Parse NAME=VALUE, where the value is JSON if it can be, as in "seed=7"."""
-    name, value = header(text)
+    name, value = text.split("=", 1)
     with contextlib.suppress(ValueError):
         value = json.loads(value)
     return name, value
@@ -1433,7 +1452,7 @@ def option(text: str) -> tuple[str, Any]:
 
 def price(text: str) -> tuple[str, list[float]]:
     """Parse MODEL=INPUT,CACHED,OUTPUT."""
-    name, numbers = header(text)
+    name, numbers = text.split("=", 1)
     new, cached, output = map(float, numbers.split(","))
     return name, [new, cached, output]
 
@@ -1500,7 +1519,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or it would fail once more at exit
     except (KeyboardInterrupt, RLMError, OSError) as error:
         usage = getattr(error, "usage", None) or Usage()
-        print(f"rlm.py: {str(error) or 'interrupted'}, after {usage}", file=sys.stderr)
+        tell(f"{str(error) or 'interrupted'}, after {usage}")
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
