@@ -119,9 +119,10 @@ MODULE_TABLE = """
     types SimpleNamespace MappingProxyType NoneType;
     typing Any Union Optional List Dict Set FrozenSet Tuple Callable Iterable Iterator Sequence
         Mapping MutableMapping MutableSequence Generator Collection Hashable Sized Literal
-        TypeVar Generic NamedTuple Protocol TypedDict Counter DefaultDict Deque OrderedDict
-        NoReturn ClassVar Final TypeAlias Self Annotated Text Pattern Match SupportsInt
-        SupportsFloat cast overload TYPE_CHECKING Awaitable AnyStr NewType;
+        TypeVar ParamSpec Concatenate get_args get_origin Generic NamedTuple Protocol TypedDict
+        Counter DefaultDict Deque OrderedDict NoReturn ClassVar Final TypeAlias Self Annotated
+        Text Pattern Match SupportsInt SupportsFloat cast overload TYPE_CHECKING Awaitable
+        AnyStr NewType;
     unicodedata *;
     urllib;
     urllib.parse *;
@@ -677,12 +678,17 @@ class Result(typing.NamedTuple):
 class Output(io.TextIOBase):
     """A text stream that keeps the head and the tail of what is written, and counts the middle."""
 
-    head = ""
-    tail = ""
-    count = 0
+    close = ignore  # the next cell writes to it, too
 
     def __init__(self, limit: int):
         self.half = max(limit // 2, 1)
+        self.begin()
+
+    def begin(self):
+        """Forget what was written."""
+        self.head = ""
+        self.tail = ""
+        self.count = 0
 
     def write(self, text: str) -> int:
         text = str.__str__(text)
@@ -739,7 +745,7 @@ def json_default(value, iterables=(set, frozenset)):
         return dataclasses.asdict(value)
     if hasattr(value, "tolist"):  # of numpy
         return value.tolist()
-    if isinstance(value, iterables):
+    if isinstance(value, iterables) and not isinstance(value, (bytes, bytearray)):
         return list(value)
     raise TypeError(f"a {type(value).__name__} is not JSON: pass text, numbers, dicts or lists")
 
@@ -770,7 +776,7 @@ class Interpreter:
 
     def __init__(self, variables: dict, tools: dict, output_chars: int = 10_000):
         harden()
-        self.output_chars = output_chars
+        self.output = Output(output_chars)  # the same for all cells, as they may keep it
         self.harness = variables | tools
         for name in ("FINAL", "FINAL_VAR", "SHOW_VARS"):
             self.harness[name] = getattr(self, name)
@@ -812,7 +818,8 @@ class Interpreter:
         name = f"{CELL}{self.cells}>"
         lines = source.splitlines(keepends=True)
         linecache.cache[name] = (len(source), None, lines, name)
-        output = Output(self.output_chars)
+        output = self.output
+        output.begin()
         vars(VIEWS["sys"]).update(stdout=output, stderr=output)
         self.end = time.process_time() + seconds
         try:
@@ -921,9 +928,10 @@ def lock_down(memory_mb: int) -> list[str]:
     return walls
 
 
-def serve(fd: int):
+def serve():
     """Be the fork server: fork a worker ahead, and the next one when it is taken."""
-    control = socket.socket(fileno=fd)
+    control = socket.socket(fileno=os.dup(0))
+    os.dup2(1, 0)  # the null device
     Interpreter({}, {}).run("1")  # so that workers find all that a cell needs
     seccomp_filter(os.uname().machine)  # the same
     for name in PRELOADED:
@@ -1052,14 +1060,13 @@ sys.path[:] = {[*map(str, sys.path)]}
 spec = util.spec_from_file_location("sandbox", {__file__!r})
 sys.modules["sandbox"] = module = util.module_from_spec(spec)
 spec.loader.exec_module(module)
-module.serve({theirs.fileno()})"""
+module.serve()"""
         needed = [name for name in os.environ if name.endswith("LD_LIBRARY_PATH")]  # by Python
         with ours, theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code],
                 env={name: os.environ[name] for name in needed},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
+                stdin=theirs,  # a number of its own could be 1 or 2, where the host has closed those
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 errors="replace",
@@ -1233,7 +1240,8 @@ class Sandbox(contextlib.AbstractContextManager):
             value = settle(tool(*args, **kwargs))
             return json.dumps({"value": value}, default=json_default)
         except Exception as error:
-            kind = type(error).__name__ if len(error.args) < 2 else None  # UnicodeError takes five
+            needs_more = isinstance(error, (UnicodeError, ExceptionGroup))  # than a text
+            kind = None if needs_more else type(error).__name__
             return json.dumps({"error": str(error), "kind": kind})
 
     def _start(self):
