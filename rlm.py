@@ -932,7 +932,7 @@ def ask_model(node: Node, span: dict) -> Reply:
 
 
 def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
-    """Send one request and read the reply, all of it within `seconds`; raise ModelError."""
+    """Send one request and read the reply, each within `seconds`; raise ModelError."""
     base, _, query = rlm.base_url.strip().partition("?")
     url = f"{base.rstrip('/')}/chat/completions"
     end = time.monotonic() + seconds

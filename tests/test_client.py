@@ -164,7 +164,7 @@ def tokens(prompt, completion=0, **more) -> dict:
     return {"prompt_tokens": prompt, "completion_tokens": completion, **more}
 
 
-@pytest.mark.parametrize("entry", responses("usage"), ids=range(20))
+@pytest.mark.parametrize("entry", responses("usage"), ids=range(22))
 def test_usage_as_the_server_reports_it(entry):
     body = says({"content": "yes"}, usage=entry["usage"])
     done, _ = ask(body, **entry["options"])
@@ -373,14 +373,15 @@ def test_secrets_show_nowhere(tmp_path):
     def reply(body):
         return replies.pop(0) if replies else Fault(401, f"bad: {quoted}")
 
-    options = {"on_event": events.append, "trace": trace, "headers": {"X-Key": secrets[1]}}
+    options = {"on_event": events.append, "trace": trace}
+    options["headers"] = {"X-Key": f"Bearer {secrets[1]}"}
     with Server(reply) as server:
         url = server.url.replace("//", f"//me:{secrets[3]}@") + f"?code={secrets[2]}"
         engine = RLM("m", base_url=url, api_key=KEY, **options)
         with pytest.raises(ModelError) as caught:
             engine.completion("Q", "c")
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
-    assert server.headers[0]["X-Key"] == secrets[1]
+    assert server.headers[0]["X-Key"] == f"Bearer {secrets[1]}"
     shown = json.dumps(events, default=repr) + trace.read_text() + repr(caught.value)
     shown += json.dumps(server.requests) + str(caught.value)
     url = f"http://me:{secrets[3]}@127.0.0.1:1/v1?code={secrets[2]}"

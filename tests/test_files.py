@@ -37,8 +37,9 @@ def test_files_and_pipes_in_their_encodings(tmp_path):
         (tmp_path / name).write_bytes(data.encode("latin-1"))
     run = read(*texts, cwd=tmp_path)
     assert json.loads(run.stdout)[1] == texts
-    (told,) = run.stderr.splitlines()  # of what is lost, with --quiet, too
-    assert "latin-1 is not UTF-8" in told
+    odd, latin = run.stderr.splitlines()  # of what is lost, with --quiet, too
+    assert "odd is not UTF-16" in odd
+    assert "latin-1 is not UTF-8" in latin
     for name in ("utf-16", "latin-1"):
         run = read(stdin=(tmp_path / name).open())
         assert json.loads(run.stdout) == ["str", texts[name]]

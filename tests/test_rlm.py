@@ -121,7 +121,7 @@ def test_depth_zero_asks_the_model_directly():
 
 
 # ---- A check of the answer, by the caller
-def must_be_even(answer):
+async def must_be_even(answer):
     return None if answer % 2 == 0 else f"{answer} is odd"
 
 

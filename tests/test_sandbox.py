@@ -622,7 +622,8 @@ ERRORS = {  # what a tool raises, and what the cell is told
     "RuntimeError": (RuntimeError("429 Too Many Requests"), "RuntimeError: 429 Too Many Requests"),
     "TimeoutError": (TimeoutError("slow"), "slow"),
     "a class of the host": (OwnError("own text"), "own text"),
-    "an OSError": (OSError(2, "No such file", "x"), "No such file"),
+    "an OSError": (OSError(2, "No such file", "x"), "FileNotFoundError: [Errno 2] No such file"),
+    "an ExceptionGroup": (ExceptionGroup("several", [OwnError()]), "several"),
     "a UnicodeDecodeError": (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad byte"), "bad byte"),
     "an empty error": (ValueError(), "ValueError"),
     "no ASCII": (ValueError("é \ud800 \x00"), "é"),
@@ -977,8 +978,8 @@ def test_stderr_and_write_are_output(repl):
 
 def test_stdout_is_whole_again_in_the_next_cell(repl):
     repl.run("import contextlib, io\ncontextlib.redirect_stdout(io.StringIO()).__enter__()")
-    repl.run("import sys\nsys.stdout = None")
-    assert repl.run("print('x')").output == "x\n"
+    repl.run("import sys\nkept = sys.stdout\nkept.close()\nsys.stdout = None")
+    assert repl.run("print('x')\nprint('y', file=kept, flush=True)").output == "x\ny\n"
 
 
 @pytest.mark.parametrize("value", VALUES, ids=[repr(value)[:20] for value in VALUES])

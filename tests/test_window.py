@@ -159,11 +159,11 @@ def test_a_reply_that_was_cut_at_the_end_of_the_window_is_not_sent_back_whole(pl
     assert len(kept) < 500
 
 
-@pytest.mark.parametrize("place", ["root", "child"])
-def test_if_nothing_helps_the_best_answer_is_asked_for(place):
+@pytest.mark.parametrize(("place", "turns"), [("root", 30), ("root", 1), ("child", 30)])
+def test_if_nothing_helps_the_best_answer_is_asked_for(place, turns):
     """The last output alone is too long; the variables are in the last question."""
     script = at(place, repl("found = [1]\nprint('x' * 9_000)"), "It is 1.", leaf=lambda text: "")
-    done, server = run(bounded(script, 5_000))
+    done, server = run(bounded(script, 5_000), max_turns=turns)
     assert done.answer == "It is 1."
     assert done.finish_reason == ("window" if place == "root" else "final")
     last = server.requests[3 if place == "child" else 2]["messages"]
