@@ -578,7 +578,8 @@ def test_nothing_is_left_behind():
         with Sandbox({"context": "c"}, {"f": len}) as repl:
             repl.run("f(context)")
             pids.append(repl.pid)
-    assert (fds(), threading.active_count()) == (before, threads)
+    assert fds() <= before  # those of tests before this one may end meanwhile
+    assert threading.active_count() <= threads
     deadline = time.monotonic() + 5
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.01)
