@@ -479,13 +479,13 @@ class Node:
         """Return the blocks of Python in a reply, or its FINAL(...) outside of code, as code."""
         fences, outside = split_fences(text)
         blocks = [code for label, code in fences if is_python(label, code)]
-        if not fences and is_program(text):
-            return [text]
         if blocks:
             return blocks
         function, inside = textual_final(text, outside)
         if not function:
             return []
+        if is_program(text):  # which forgot its fence
+            return [text]
         value = self.value_of(inside) if function == "FINAL" else inside
         return [f"{function}({value!r})"]
 
@@ -1142,10 +1142,10 @@ def is_python(label: str, code: str) -> bool:
 
 
 def is_program(text: str) -> bool:
-    """Return whether a text without fences is Python, and more than an expression, as prose may be."""
+    """Return whether a text is Python that does more than prose may: "Yes" and "Why: no" parse, too."""
     tree = parse(text) or ast.Module([])
     kinds = set(map(type, tree.body))
-    return bool(kinds - {ast.Expr})
+    return bool(kinds - {ast.Expr, ast.AnnAssign})
 
 
 def split_fences(text: str) -> tuple[list[tuple], str]:
