@@ -22,7 +22,6 @@ import inspect
 import io
 import itertools
 import json
-import math
 import os
 import random
 import re
@@ -39,6 +38,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from math import floor, inf, log10
 from pathlib import Path
 from typing import Any, get_args
 
@@ -190,7 +190,7 @@ def dollars(cost: float) -> str:
     """Return "$1.25"; below a cent with two significant digits, "$0.00013"."""
     digits = 2
     if 0 < cost < 0.01:
-        digits = 1 - math.floor(math.log10(cost))
+        digits = 1 - floor(log10(cost))
     return f"${cost:,.{digits}f}"
 
 
@@ -232,14 +232,16 @@ class RLM:
     """
 
     model: str | Callable = field(
-        default_factory=lambda: os.environ.get("RLM_MODEL") or "gpt-5-mini"
+        default_factory=lambda: os.getenv("RLM_MODEL") or "gpt-5-mini",
     )
     sub_model: str | Callable | None = None
     base_url: str = field(
-        default_factory=lambda: os.environ.get("OPENAI_BASE_URL") or OPENAI, repr=False
+        default_factory=lambda: os.getenv("OPENAI_BASE_URL") or OPENAI,
+        repr=False,
     )
     api_key: str | None = field(
-        default_factory=lambda: os.environ.get("OPENAI_API_KEY"), repr=False
+        default_factory=lambda: os.getenv("OPENAI_API_KEY"),
+        repr=False,
     )
     options: dict = field(default_factory=dict)
     headers: dict = field(default_factory=dict, repr=False)
@@ -398,21 +400,20 @@ class Node:
         answers = [None] * len(prompts)
         errors = {}
         done = itertools.count(1)
-
-        def answer(i):
-            try:
-                answers[i] = self.llm_query(prompts[i], contexts[i], recurse)
-            except Exception as error:  # noqa: BLE001
-                errors[i] = error
-            self.run.emit("progress", span, done=next(done))
-
         with self.step("batch", total=len(prompts)) as span:
+
+            def answer(i):
+                try:
+                    answers[i] = self.llm_query(prompts[i], contexts[i], recurse)
+                except Exception as error:  # noqa: BLE001
+                    errors[i] = error
+                self.run.emit("progress", span, done=next(done))
+
             self.run.side_by_side(answer, len(prompts))
             span["failed"] = len(errors)
         if errors:
             told = "; ".join(f"item {i}: {errors[i]}" for i in sorted(errors)[:9])
-            count = f"llm_query_batched: {len(errors)} of {len(prompts)} failed"
-            self.notes.append(f"{count}: {told}")
+            self.notes.append(f"llm_query_batched: {len(errors)} of {len(prompts)} failed: {told}")
         for error in errors.values():
             if isinstance(error.__cause__, LimitReached):  # what was paid for is shown
                 self.notes.append(f"answers before: {as_text(answers)[: self.output_chars]}")
@@ -444,19 +445,19 @@ class Node:
         completion = self.step("completion", prompt=self.prompt, context=about)
         with self.repl, completion as span:
             try:
-                self.repl.walls  # noqa: B018 - without a worker no model is asked
+                self.repl.start()  # without a worker no model is asked
             except (SandboxError, OSError) as error:
                 raise RLMError(f"the sandbox does not start: {error}") from error
-            self.begin(about)
+            self.first_messages(about)
             yield
             with self.run.lock:
-                span["usage"] = asdict(self.run.usage)
-            span.update(
-                answer=self.final.value,
-                finish_reason=self.finish_reason,
-                turns=self.turns,
-                messages=self.messages,
-            )
+                span.update(
+                    usage=asdict(self.run.usage),
+                    answer=self.final.value,
+                    finish_reason=self.finish_reason,
+                    turns=self.turns,
+                    messages=self.messages,
+                )
 
     def execute(self, reply: Reply) -> str:
         """Run the code of a reply, or take its text for what it is; return what to show of it."""
@@ -495,7 +496,7 @@ class Node:
         An expression over variables that exist means its value, everything else is text.
         """
         tree = parse(inside, "eval")
-        if tree is None:
+        if not tree:
             return inside
         match tree.body:
             case ast.Constant(str(text)):  # as in FINAL("Paris")
@@ -564,13 +565,16 @@ class Node:
             return
         if error or not answer.strip():
             fences, outside = split_fences(text)
-            answer = outside if codes else text
+            answer = text
             if not outside.strip():
                 insides = [inside for label, inside in fences if not PYTHON.fullmatch(label)]
                 answer = "".join(insides)
-        if not answer.strip():
+            elif codes:
+                answer = outside
+        answer = answer.strip()
+        if not answer:
             raise RLMError("no answer: the last reply was code that gave none")
-        self.final = Final(answer.strip())
+        self.final = Final(answer)
 
     # -- the conversation
 
@@ -582,7 +586,7 @@ class Node:
             with self.step("call", messages=list(self.messages)) as span:
                 self.run.begin_call(self.depth)
                 reply = ask_model(self, span)
-                self.run.count(reply, span)
+                self.run.charge(reply, span)
                 if not callable(self.model):
                     self.run.check_report(reply, span)
                 span.update(reply=reply.text, usage=spent(reply))
@@ -592,13 +596,13 @@ class Node:
             if self.shorten(self.size() // 2):
                 return self.ask()
             said = self.messages[2:]
-            if any(length(message) > SHORT for message in said):
-                del self.messages[2:]
-                variables = self.evaluate("SHOW_VARS()", {})
-                raise WindowFull(f"the window is full; your variables are {variables}") from error
-            raise
-        reply.text = without_thoughts(reply.text)
-        kept = reply.text
+            if all(length(message) <= SHORT for message in said):
+                raise
+            del self.messages[2:]
+            variables = self.evaluate("SHOW_VARS()", {})
+            raise WindowFull(f"the window is full; your variables are {variables}") from error
+        kept = without_thoughts(reply.text)
+        reply.text = kept
         if reply.cut and len(kept) > SHORT:  # as a whole it may not fit once more
             kept = f"{kept[:SHORT]}\n{left_out(len(kept) - SHORT)}"
         self.append("assistant", kept)
@@ -633,7 +637,7 @@ class Node:
             del self.messages[2:4]
         return self.size() < before
 
-    def begin(self, about: str):
+    def first_messages(self, about: str):
         """Begin with the system prompt; then the question, what the context is, and a sample."""
         has_children = self.depth + 1 < self.rlm.max_depth
         tools = itertools.starmap(tool_line, self.rlm.tools.items())
@@ -647,12 +651,11 @@ class Node:
             tools="\n".join(tools),
         )
         name, shown = sample(self.context, self.rlm.leaf_chars // 10)
-        shown = self.rlm.say(name, shown=shown)
         task = self.rlm.say(
             "task",
             prompt=self.prompt,
             description=about,
-            sample=shown,
+            sample=self.rlm.say(name, shown=shown),
         )
         self.append("system", system)
         self.append("user", task)
@@ -667,7 +670,7 @@ class Node:
                 shown = dollars(amount)
             elif name == "seconds":
                 shown = f"{amount / 60:.0f} min" if amount >= 120 else f"{amount:.0f} s"
-            if amount < math.inf:
+            if amount < inf:
                 parts.append(f"{shown} left")
         return " · ".join(parts)
 
@@ -742,15 +745,15 @@ class Run(contextlib.AbstractContextManager):
 
     deepest = 0
     ended = None  # the error that ends the run, in whatever sub-call it came up
-    told = False  # of a server that cuts silently
+    warned = False  # of a server that cuts silently
 
     def __init__(self, rlm: RLM):
         self.rlm = rlm
         self.began = time.monotonic()
-        self.limits = {}  # of each limit; the seconds are those from the beginning
+        self.budget = {}  # of each limit; the seconds are those from the beginning
         for name in LIMITS:
             most = getattr(rlm, f"max_{name}")
-            self.limits[name] = math.inf if most is None else most
+            self.budget[name] = inf if most is None else most
         self.usage = Usage()
         self.lock = threading.RLock()
         self.stopped = threading.Event()
@@ -767,9 +770,8 @@ class Run(contextlib.AbstractContextManager):
             self.sinks.clear()
             for repl in self.repls:
                 repl.close()
-        if error is None:
-            return
-        error.usage = self.usage
+        if error:
+            error.usage = self.usage
         if isinstance(error, Exception) and not isinstance(error, RLMError):
             wrapped = RLMError(f"{kind.__name__}: {error}")
             wrapped.usage = self.usage
@@ -782,7 +784,7 @@ class Run(contextlib.AbstractContextManager):
     def remaining(self, name: str) -> float:
         """Return what is left of a limit, inf where there is none."""
         used = self.seconds() if name == "seconds" else 0
-        return max(self.limits[name] - used, 0)
+        return max(self.budget[name] - used, 0)
 
     def check_limits(self, names=LIMITS):
         """Raise LimitReached where a limit is, or what has ended the run."""
@@ -795,19 +797,19 @@ class Run(contextlib.AbstractContextManager):
 
     def lift_limits(self):
         """Leave no limit for the last question but one of time: a minute, or max_seconds."""
-        self.limits = dict.fromkeys(LIMITS, math.inf)
+        self.budget = dict.fromkeys(LIMITS, inf)
         most = self.rlm.max_seconds
         if most is not None:
-            self.limits["seconds"] = self.seconds() + min(LAST_SECONDS, most)
+            self.budget["seconds"] = self.seconds() + min(LAST_SECONDS, most)
 
     def begin_call(self, depth: int):
         """Reserve a call before it is sent: those in flight never add up to more than max_calls."""
         with self.lock:
             self.check_limits()
-            self.limits["calls"] -= 1
+            self.budget["calls"] -= 1
             self.deepest = max(self.deepest, depth)
 
-    def count(self, reply: Reply, span: dict):
+    def charge(self, reply: Reply, span: dict):
         """Add a reply to the usage, at the price that is given where the server reports none."""
         name = span["model"]
         if reply.cost is None and name in self.rlm.prices:
@@ -818,8 +820,8 @@ class Run(contextlib.AbstractContextManager):
         with self.lock:
             self.usage.add(reply)
             self.usage.models.setdefault(name, Usage()).add(reply)
-            self.limits["tokens"] -= reply.prompt_tokens + reply.completion_tokens
-            self.limits["cost"] -= reply.cost or 0
+            self.budget["tokens"] -= reply.prompt_tokens + reply.completion_tokens
+            self.budget["cost"] -= reply.cost or 0
 
     def check_report(self, reply: Reply, span: dict):
         """End the run where a limit counts what a server does not report; tell of a silent cut."""
@@ -831,8 +833,8 @@ class Run(contextlib.AbstractContextManager):
         if self.ended:
             raise self.ended
         size = sum(map(length, span["messages"]))
-        if size > 20_000 and 0 < reply.prompt_tokens < size / 10 and not self.told:
-            self.told = True
+        if size > 20_000 and 0 < reply.prompt_tokens < size / 10 and not self.warned:
+            self.warned = True
             read = f"{reply.prompt_tokens:,} tokens of {size:,} characters"
             reason = f"the server read {read}: widen its window, or lower leaf_chars"
             self.emit("warning", span, reason=reason)
@@ -947,7 +949,8 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
             stream=True,
             allow_redirects=False,
         ) as response:
-            while chunk := response.raw.read1(1 << 16, decode_content=True):
+            read = getattr(response.raw, "read1", response.raw.read)  # urllib3 before 2.2 has one
+            while chunk := read(1 << 16, decode_content=True):
                 data += chunk
                 if time.monotonic() > end:
                     raise requests.Timeout("the answer is still dripping in")
@@ -968,7 +971,7 @@ def session(pid: int, url: str) -> requests.Session:
     http = requests.Session()
     found = http.merge_environment_settings(url, {}, False, None, None)
     http.proxies = found["proxies"]
-    http.verify = os.environ.get("SSL_CERT_FILE") or found["verify"]
+    http.verify = os.getenv("SSL_CERT_FILE") or found["verify"]
     http.trust_env = False  # to look once is enough, and ~/.netrc would replace the key
     http.auth = lambda request: request  # as would a user in the URL
     http.mount(url, requests.adapters.HTTPAdapter(pool_maxsize=512))
@@ -978,10 +981,11 @@ def session(pid: int, url: str) -> requests.Session:
 
 def request_headers(rlm: RLM) -> dict[str, str]:
     """Return the key and the other headers; of one that is malformed the error tells the name."""
-    headers = dict(rlm.headers)
+    headers = {}
     key = (rlm.api_key or "").strip()
     if key:
-        headers = {"Authorization": f"Bearer {key}"} | headers
+        headers["Authorization"] = f"Bearer {key}"
+    headers |= rlm.headers
     if not headers and rlm.base_url.strip().rstrip("/") == OPENAI:
         raise RLMError("no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL), or --api-key")
     for name, value in headers.items():
@@ -1029,7 +1033,7 @@ def number(value: Any, *path: str, default=None) -> Any:
     with contextlib.suppress(LookupError, TypeError, ValueError, OverflowError):
         for name in path:
             value = value[name]
-        if 0 <= float(value) < math.inf:
+        if 0 <= float(value) < inf:
             return float(value)
     return default
 
@@ -1037,11 +1041,11 @@ def number(value: Any, *path: str, default=None) -> Any:
 def no_response(error: Exception, url: str) -> ModelError:
     """Return the innermost reason why a request got no response."""
     reason = error
-    while isinstance(reason.__context__, (OSError, urllib3.exceptions.HTTPError)):
+    while isinstance(reason.__context__, OSError | urllib3.exceptions.HTTPError):
         reason = reason.__context__
     problem = f"{type(error).__name__} at {url}: {reason}"
-    patience = math.inf
-    if isinstance(reason, (ConnectionRefusedError, socket.gaierror)):
+    patience = inf
+    if isinstance(reason, ConnectionRefusedError | socket.gaierror):
         patience = 10
     if isinstance(reason, ValueError):  # an address or a certificate that is wrong
         patience = 0
@@ -1055,8 +1059,9 @@ def no_completion(response: requests.Response, text: str) -> ModelError:
     if status == 200:
         what = "not a chat completion"
         code = re.search(r'"code"\s*:\s*"?(\d{3})\b', text)
-        status = int(code[1]) if code else 200  # of a gateway, about the server behind it
-    patience = math.inf if status >= 500 or status in (408, 429) else 0
+        if code:  # of a gateway, about the server behind it
+            status = int(code[1])
+    patience = inf if status >= 500 or status in (408, 429) else 0
     problem = f"{status} {what}: {server_message(text)}"
     wait = None
     for name in ("llm_provider-retry-after", "Retry-After"):
@@ -1091,9 +1096,12 @@ def hide_secrets(text: str, rlm: RLM) -> str:
 
 # ------------------------------------------------------------- reading replies, describing contexts
 
-FENCE = re.compile(  # where a line or an item of a list begins, or labelled at the end of a line
-    r"(?m)^(?:((?:[-*+\ufeff\u200b \t]|\d+[.)])*)|.*[ \t](?=[`~]{3,}\w+[ \t\r]*$))"
-    r"(`{3,}|~{3,})[ \t{.]*([^\s`},:;]*)[^`\n]*(?:\n|\Z)"
+FENCE = re.compile(
+    r"""(?mx) ^ (?:
+        (?P<margin> (?: [-*+\ufeff\u200b \t] | \d+[.)] )* )  # a line, or an item of a list, begins
+      | .* [ \t] (?= [`~]{3,} \w+ [ \t\r]* $ )  # or it is labelled, at the end of a line
+    )
+    (?P<mark> `{3,} | ~{3,} ) [ \t{.]* (?P<label> [^\s`},:;]* ) [^`\n]* (?: \n | \Z )"""
 )
 PYTHON = re.compile(r"(?i)repl|i?py(thon)?[\d.]*|tool_code")
 FINAL_START = re.compile(r"(?m)^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(")
@@ -1113,13 +1121,12 @@ LONE_END = re.compile(r"(?i)(?<![`'\"])(?:</think(?:ing)?>|\[/THINK\])")
 NO_THOUGHTS = re.compile(r"(?m)^[ \t]*(?:```|~~~)|<think")  # before it
 LAST_MARK = re.compile(r"(?:<\|\w+\|>|</s>)\s*\Z")
 REPLY = "<reply>"  # the file name under which the code of a reply is parsed
-NO_PYTHON = (SyntaxError, ValueError, MemoryError, RecursionError)
 warnings.filterwarnings("ignore", module=REPLY)  # of escapes in it that mean nothing
 
 
 def without_thoughts(text: str) -> str:
     """Return a reply without the thoughts that it begins with."""
-    text = THOUGHTS.sub("", text, count=1)
+    text = THOUGHTS.sub("", text)
     end = LONE_END.search(text)
     if end and not NO_THOUGHTS.search(text, 0, end.start()):
         text = text[end.end() :]
@@ -1130,7 +1137,7 @@ def parse(code: str, mode: str = "exec") -> ast.AST | None:
     """Return the tree of Python code, None for anything else."""
     try:
         return ast.parse(code, REPLY, mode)
-    except NO_PYTHON:
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
 
 
@@ -1160,14 +1167,15 @@ def split_fences(text: str) -> tuple[list[tuple], str]:
     opening = FENCE.search(text)
     while opening:
         start = opening.end()
-        closing = re.compile(rf"(?m)^[ \t]*{opening[2]}(?!\w).*\n?|{opening[2]}[ \t\r]*$|\Z")
+        mark = opening["mark"]
+        closing = re.compile(rf"(?m)^[ \t]*{mark}(?!\w).*\n?|{mark}[ \t\r]*$|\Z")
         ends = list(itertools.islice(closing.finditer(text, start), 20))
-        margin = re.compile(rf"(?m)^[ \t]{{0,{len(opening[1] or '')}}}")
+        margin = re.compile(rf"(?m)^[ \t]{{0,{len(opening['margin'] or '')}}}")
         insides = [text[start : end.start()] for end in ends]
         insides = [textwrap.dedent(margin.sub("", inside)) for inside in insides]
         first = next(filter(parse, insides), insides[0])
         end = ends[insides.index(first)].end()
-        fences.append((opening[3], first))
+        fences.append((opening["label"], first))
         blank = " " * (end - opening.start())
         outside = outside[: opening.start()] + blank + outside[end:]
         opening = FENCE.search(text, end)
@@ -1200,18 +1208,18 @@ def describe(value: Any) -> str:
     if isinstance(value, dict):
         kind = "dict"
         parts = value.values()
-    elif not isinstance(value, (list, tuple)):
+    elif not isinstance(value, list | tuple):
         return f"a {type(value).__name__} of {len(as_text(value)):,} characters"
     kinds = {type(part).__name__ for part in parts}
-    sized = [part for part in parts if hasattr(part, "__len__")]
-    sizes = list(map(len, sized)) or [0]
+    sizes = [len(part) for part in parts if hasattr(part, "__len__")]
+    sizes = sizes or [0]
     items = f"{plural(len(value), 'item')} ({', '.join(sorted(kinds))})"
     return f"a {kind} of {items} of sizes {min(sizes):,} to {max(sizes):,}"
 
 
 def sample(value: Any, limit: int) -> tuple[str, str]:
     """Return what to show of a context in the first message, after the prompt that says how."""
-    if not isinstance(value, (list, tuple, dict)):
+    if not isinstance(value, list | tuple | dict):
         value = as_text(value)
     if len(value) <= 2000:  # JSON of more would be long work for nothing
         text = as_text(value)
@@ -1228,9 +1236,10 @@ def sample(value: Any, limit: int) -> tuple[str, str]:
     short = reprlib.Repr()
     short.maxstring = short.maxother = max(limit // 8, 20)
     items = value.items() if isinstance(value, dict) else enumerate(value)
-    lines = []
-    for key, part in itertools.islice(items, 6):
-        lines.append(f"{short.repr(key)} ({describe(part)}): {short.repr(part)}")
+    lines = [
+        f"{short.repr(key)} ({describe(part)}): {short.repr(part)}"
+        for key, part in itertools.islice(items, 6)
+    ]
     return "sample", "\n".join(lines)[:limit]
 
 
@@ -1286,8 +1295,8 @@ class Trace:
 
     def __call__(self, event: dict):
         shown = dict(event)
-        if event["event"] == "begin":
-            shown.pop("messages", None)  # the end has them, too
+        if event["event"] != "end":
+            shown.pop("messages", None)  # the end has them
         entry = {
             "name": f"{event['kind']} {event.get('turn', event['rlm'])}",
             "cat": event["kind"],
@@ -1322,7 +1331,7 @@ class Live:
             line = re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", f"{branch} {line}")
             if not self.verbose:
                 line = line[:width]
-            if terminal and "✗" in line and not os.environ.get("NO_COLOR"):
+            if terminal and "✗" in line and not os.getenv("NO_COLOR"):
                 line = f"\x1b[31m{line}\x1b[0m"
             self.stream.write(f"{line}\n")
         if terminal and event["event"] == "progress":
@@ -1387,7 +1396,8 @@ def tell(problem):
 
 def decode(data: bytes, name: str) -> str:
     """Return the text of a file: a byte order mark decides, else it is UTF-8; stderr has losses."""
-    encoding = BOMS[next(filter(data.startswith, BOMS))]
+    mark = next(filter(data.startswith, BOMS))
+    encoding = BOMS[mark]
     if encoding == "UTF-8" and BINARY.match(data):
         raise RLMError(f"{name} is no text: convert it first, a PDF with pdftotext for example")
     try:
@@ -1507,8 +1517,11 @@ def main(argv: list[str] | None = None) -> int:
         done = rlm.completion(rlm.question, context)
         shown = done.answer
         if rlm.json:
-            shown = {"answer": shown, "finish_reason": done.finish_reason}
-            shown["usage"] = asdict(done.usage)
+            shown = {
+                "answer": shown,
+                "finish_reason": done.finish_reason,
+                "usage": asdict(done.usage),
+            }
         sys.stdout.reconfigure(errors="replace")
         print(as_text(shown), flush=True)
         if not rlm.quiet:

@@ -1169,13 +1169,13 @@ class Sandbox(contextlib.AbstractContextManager):
     @property
     def walls(self) -> tuple[str, ...]:
         """The walls that hold: "language", "rlimits", "seccomp"."""
-        self._start()
+        self.start()
         return self._walls
 
     @property
     def pid(self) -> int:
         """The process of the worker."""
-        self._start()
+        self.start()
         return self._pid
 
     def run(self, code: str, seconds: float = inf) -> Result:
@@ -1189,7 +1189,7 @@ class Sandbox(contextlib.AbstractContextManager):
             raise SandboxError("this sandbox is running a cell: one after another, please")
         try:
             self._deadline = time.monotonic() + seconds
-            self._start()
+            self.start()
             self._cpu_end = self._cpu() + self.cell_seconds + 1
             return self._converse(code)
         except OSError as lost:
@@ -1244,7 +1244,7 @@ class Sandbox(contextlib.AbstractContextManager):
             kind = None if needs_more else type(error).__name__
             return json.dumps({"error": str(error), "kind": kind})
 
-    def _start(self):
+    def start(self):
         """Wait for a worker that has the variables."""
         if self._closed:
             raise SandboxError("the sandbox is closed")
