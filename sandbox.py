@@ -132,8 +132,8 @@ MODULE_TABLE = """
 """  # module, and what is handed out of it: "*" is all public names, "-x" not x
 MODULES = {}  # {"os": ["sep", "linesep"], ...}
 for entry in MODULE_TABLE.split(";"):
-    package, *words = entry.split()
-    MODULES[package] = words
+    module, *words = entry.split()
+    MODULES[module] = words
 VIEWS = {}  # {"os": what cells get for it, ...}
 SIDE_BY_SIDE = "use llm_query_batched: it runs calls side by side"
 NO_FILES = "there are no files: the data is in `context`"
@@ -200,7 +200,7 @@ is_dunder = re.compile("(?s)__.+__").fullmatch  # whether a name is like __this_
 
 def is_private(name: str) -> bool:
     """Return whether a name belongs to whoever made the object."""
-    return name[:1] == "_" and not is_dunder(name) and name not in TUPLE_NAMES
+    return name.startswith("_") and not is_dunder(name) and name not in TUPLE_NAMES
 
 
 def refused(name: str, known: set[str]) -> bool:
@@ -234,8 +234,8 @@ class Policy(RestrictingNodeTransformer):
             for name in names:
                 if isinstance(name, str) and refused(name, known):
                     self.error(node, refusal(name))
-        ours = kind in OUR_NODES
-        node = self.node_contents_visit(node) if ours else super().visit(node)
+        visit = self.node_contents_visit if kind in OUR_NODES else super().visit
+        node = visit(node)
         rewrite = getattr(self, f"rewrite_{kind}", None)
         return rewrite(node) if rewrite else node
 
@@ -268,9 +268,9 @@ class Policy(RestrictingNodeTransformer):
             for part in ast.walk(case.pattern):
                 if isinstance(part, ast.MatchClass):
                     name = f"@class {len(before)}"
+                    target = ast.Name(name, ast.Store())
                     guarded = self.guard("@pattern", part.cls, *part.kwd_attrs)
-                    assign = ast.Assign([ast.Name(name, ast.Store())], guarded)
-                    before.append(ast.copy_location(assign, node))
+                    before.append(ast.Assign([target], guarded))
                     part.cls = ast.Name(name, ast.Load())
         return [*before, node]
 
@@ -292,9 +292,9 @@ class Policy(RestrictingNodeTransformer):
 
     rewrite_ImportFrom = rewrite_Import
 
-    def guard(self, guard, node, *names):
-        function = ast.Name(guard, ast.Load())
-        args = [node, *map(ast.Constant, names)]
+    def guard(self, name, node, *texts):
+        function = ast.Name(name, ast.Load())
+        args = [node, *map(ast.Constant, texts)]
         call = ast.Call(function, args, [])
         return ast.copy_location(call, node)
 
@@ -334,12 +334,12 @@ def must_be_writable(obj):
 
 def must_be_own(obj):
     """Return `obj` if a cell made it: nothing else is written to, or read where private."""
-    maker = type(obj)
-    if issubclass(maker, super):
-        maker = obj.__thisclass__
-    elif is_class(obj) or maker is types.FunctionType:
-        maker = obj
-    if maker.__module__ == MAIN:
+    origin = type(obj)
+    if issubclass(origin, super):
+        origin = obj.__thisclass__
+    elif is_class(obj) or origin is types.FunctionType:
+        origin = obj
+    if origin.__module__ == MAIN:
         return obj
     told = "writing to it, or reading private names, is refused"
     raise AttributeError(f"no cell made this {type(obj).__name__!r}: {told}")
@@ -350,11 +350,11 @@ def safe_getattr(obj, name, *default):
     check_name(name, READABLE)
     if name == "__class__":
         return SafeType(obj)
-    if name == "__dict__" and not is_class(obj):
-        return object.__getattribute__(
-            must_be_writable(obj), name
-        )  # as public as what stands in it
-    if name == "__dict__" or is_private(name):
+    if name == "__dict__":
+        must_be_writable(obj)  # it is as public as what stands in it
+        if not is_class(obj):
+            return object.__getattribute__(obj, name)
+    if is_private(name):
         must_be_own(obj)
     value = getattr(obj, name, *default)
     if name in SETTERS and callable(value):
@@ -382,7 +382,7 @@ def safe_setter(name, write, *bound):
         target, *values = *bound, *args
         attribute = values[0] if name in WRITERS else name
         check_name(attribute, DEFINABLE)
-        guard = must_be_own if attribute[:1] == "_" else must_be_writable
+        guard = must_be_own if attribute.startswith("_") else must_be_writable
         guard(target)
         return write(*args, **options)
 
@@ -397,15 +397,16 @@ def guarded_value(obj, name, value):
         raise AttributeError(refusal(name))
     bound = bound_to(value)
     raw = isinstance(value, (types.MethodDescriptorType, types.BuiltinMethodType))
-    of_str = raw and all(isinstance(text, str) for text in bound)
+    of_str = raw and all(isinstance(owner, str) for owner in bound)
     if of_str and value.__name__ in SAFE_FORMATS:
         return functools.partial(SAFE_FORMATS[value.__name__], *bound)
     return value
 
 
+FORMATTER = string.Formatter()  # which reads as cells may: see harden()
 SAFE_FORMATS = {
-    "format": string.Formatter().format,
-    "format_map": lambda text, values: string.Formatter().vformat(text, (), values),
+    "format": FORMATTER.format,
+    "format_map": lambda text, values: FORMATTER.vformat(text, (), values),
 }
 
 
@@ -420,7 +421,7 @@ def safe_hasattr(obj, name):
 
 def cell_frame() -> types.FrameType:
     """Return the frame of the cell that calls, also where the library was made to call for it."""
-    frame = sys._getframe(1)
+    frame = sys._getframe()
     while not frame.f_code.co_filename.startswith(CELL):
         frame = frame.f_back
     return frame
@@ -463,7 +464,7 @@ def safe_pattern(cls, *named):
     """Judge a class of a `match` before it reads, in C, what its `__match_args__` name."""
     names = inspect.getattr_static(cls, "__match_args__", ())
     for name in (*names, *named):
-        if name[:1] == "_" or name in GUARDED or name in FORBIDDEN:
+        if name.startswith("_") or name in GUARDED or name in FORBIDDEN:
             raise AttributeError(refusal(name))
     known = (type, abc.ABCMeta, enum.EnumType)  # another one could change its mind
     if type(names) is not tuple or type(cls) not in known:
@@ -499,8 +500,7 @@ class SafeTypeMeta(type):
     def __call__(cls, obj):
         return SafeType if isinstance(obj, UNTOLD_TYPES) else type(obj)
 
-    def __instancecheck__(cls, obj):
-        return is_class(obj)
+    __instancecheck__ = staticmethod(is_class)
 
 
 def refuser(message: str, kind: type = RuntimeError) -> Callable:
@@ -573,9 +573,9 @@ def safe_dataclass(cls=None, /, **options):
         raise TypeError("a dataclass is your own plain class")
     cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else a signature would be evaluated
     made = dataclasses.dataclass(cls, **options)
-    named = made.__dataclass_fields__
-    if SAFE_FORMATS.keys() & named.keys():  # asdict() of an heir of str would read them
-        named.clear()
+    fields = made.__dataclass_fields__
+    if SAFE_FORMATS.keys() & fields:  # asdict() of an heir of str would read them
+        fields.clear()
         raise TypeError("a dataclass has no field `format`: give it another name")
     return made
 
@@ -598,7 +598,7 @@ def safe_recursion_limit(limit):
 def format_exc():
     """`traceback.format_exc` for cells."""
     error = sys.exception()
-    return describe(error) if error else "NoneType: None"
+    return "NoneType: None" if error is None else describe(error)
 
 
 def print_exc(*, file=None):
@@ -636,14 +636,13 @@ def harden():
     """Prepare this process for cells: make the views, and guard what the library reads for them."""
     for name, words in MODULES.items():
         module = importlib.import_module(name)
-        names = set(words)
-        if "*" in names:
-            names |= set(getattr(module, "__all__", dir(module)))
+        if "*" in words:
+            words = [*words, *getattr(module, "__all__", dir(module))]
         # not named as the module, or `from json import decoder` would look in sys.modules
         view = types.ModuleType(f"{name} (safe part)")
-        for one in names:
+        for one in words:
             value = getattr(module, one, module)  # some names are newer than Python 3.11
-            left_out = one[0] == "_" or f"-{one}" in names
+            left_out = one[0] == "_" or f"-{one}" in words
             if not left_out and not isinstance(value, types.ModuleType):
                 setattr(view, one, value)
         vars(view).update(STAND_INS.get(name, {}))
@@ -730,9 +729,9 @@ def describe(error: BaseException) -> str:
         lines += traceback.format_exception_only(error)
     else:
         lines.append(f"{kind.__name__}: {error}".removesuffix(": "))
-    told = Output(4000)
-    told.writelines(lines)
-    return told.text().strip()
+    output = Output(4000)
+    output.writelines(lines)
+    return output.text().strip()
 
 
 def json_default(value, iterables=(set, frozenset)):
@@ -770,9 +769,7 @@ class Interpreter:
     """Runs cells that share their variables, in this very process: the language wall alone."""
 
     cells = 0
-    final = None
     interruptible = False
-    end = inf  # of the cell, in CPU seconds
 
     def __init__(self, variables: dict, tools: dict, output_chars: int = 10_000):
         harden()
@@ -821,7 +818,7 @@ class Interpreter:
         output = self.output
         output.begin()
         vars(VIEWS["sys"]).update(stdout=output, stderr=output)
-        self.end = time.process_time() + seconds
+        self.end = time.process_time() + seconds  # for check_time()
         try:
             self.interruptible = True
             with contextlib.redirect_stdout(output):
@@ -868,10 +865,15 @@ SYSCALLS = """
     getrusage 98 165     times 100 153       getrandom 318 278    rseq 334 293
 """  # what is let through: name, number on x86-64, on arm64 (-1: not there)
 MACHINES = {"x86_64": (0xC000003E, 1), "aarch64": (0xC00000B7, 2)}  # audit number, column above
-LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # instructions of the filter
-REFUSE, ALLOW = 0x50001, 0x7FFF0000  # what it returns: the error EPERM, or the call goes through
+LOAD = 0x20  # instructions of the filter
+JUMP_IF_EQUAL = 0x15
+RETURN = 0x06
+REFUSE = 0x50001  # what it returns: the error EPERM
+ALLOW = 0x7FFF0000  # or the call goes through
 LIBC = ctypes.CDLL(None)
-SET_DEATH_SIGNAL, SET_SECCOMP, SET_NO_NEW_PRIVS = 1, 22, 38  # options of prctl(2)
+SET_DEATH_SIGNAL = 1  # options of prctl(2)
+SET_SECCOMP = 22
+SET_NO_NEW_PRIVS = 38
 
 
 def instruction(code: int, value: int, if_equal=0, otherwise=0) -> bytes:
@@ -902,9 +904,11 @@ def seccomp_filter(machine: str) -> bytes:
     ]
     for number in SYSCALLS.split()[column::3]:
         if number != "-1":
-            program.append(instruction(JUMP_IF_EQUAL, int(number), otherwise=1))
-            program.append(instruction(RETURN, ALLOW))
-    program.append(instruction(RETURN, REFUSE))
+            program += [
+                instruction(JUMP_IF_EQUAL, int(number), otherwise=1),
+                instruction(RETURN, ALLOW),
+            ]
+    program += [instruction(RETURN, REFUSE)]
     return b"".join(program)
 
 
@@ -1061,11 +1065,15 @@ spec = util.spec_from_file_location("sandbox", {__file__!r})
 sys.modules["sandbox"] = module = util.module_from_spec(spec)
 spec.loader.exec_module(module)
 module.serve()"""
-        needed = [name for name in os.environ if name.endswith("LD_LIBRARY_PATH")]  # by Python
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if name.endswith("LD_LIBRARY_PATH")  # which Python needs
+        }
         with ours, theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code],
-                env={name: os.environ[name] for name in needed},
+                env=env,
                 stdin=theirs,  # a number of its own could be 1 or 2, where the host has closed those
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -1077,9 +1085,8 @@ module.serve()"""
     def fork(self) -> socket.socket:
         """Order a worker; return the socket to it."""
         with self.lock:
-            if self.process and self.process.poll() is not None:  # it died
+            if not self.process or self.process.poll() is not None:  # not started, or dead
                 self.stop()
-            if not self.process:
                 self.start()
             ours, theirs = socket.socketpair()
             with theirs:
@@ -1091,7 +1098,7 @@ module.serve()"""
         """Return the last line of what it said before it was ready, or died."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self.process:
-                said = self.process.communicate(timeout=1)[1]
+                _, said = self.process.communicate(timeout=1)
                 return said.strip().rpartition("\n")[2]
         return ""
 
@@ -1154,7 +1161,6 @@ class Sandbox(contextlib.AbstractContextManager):
     _closed = False
     _socket = None  # to the worker
     _pid = None  # of the worker, once it has said hello
-    _walls = ()
     _deadline = inf  # of the run, by the clock
     _cpu_end = inf  # of the cell, in CPU seconds of the worker
 
@@ -1196,9 +1202,8 @@ class Sandbox(contextlib.AbstractContextManager):
             self._drop()
             if self._closed:
                 raise SandboxError("the sandbox is closed") from None
-            why = "killed, out of memory, or recursed too deeply"
-            if isinstance(lost, TimeoutError):
-                why = str(lost)
+            died = "killed, out of memory, or recursed too deeply"
+            why = lost if isinstance(lost, TimeoutError) else died
             gone = f"your variables are gone; loaded again: {', '.join(self.variables)}"
             return Result("", f"SandboxError: the worker was lost: {why}; {gone}", None)
         except BaseException:
@@ -1206,15 +1211,15 @@ class Sandbox(contextlib.AbstractContextManager):
             raise
         finally:
             self._deadline = inf
-            if self._closed:
-                self._drop()
             self._running.release()
+            if self._closed:
+                self.close()
 
     def close(self):
         """Kill the worker; may be called twice, and from another thread while a cell runs."""
         self._closed = True
         self._kill()
-        if self._running.acquire(blocking=False):  # else run() sees it, and closes the socket
+        if self._running.acquire(blocking=False):  # else run() sees it, and comes here
             self._drop()
             self._running.release()
 
@@ -1293,11 +1298,11 @@ class Sandbox(contextlib.AbstractContextManager):
         outgoing = pieces(texts)
         piece = next(outgoing)
         message = bytearray()
-        began = self._cpu()
+        cpu_before = self._cpu()
         end = time.monotonic() + patience
         while not message.endswith(b"\n"):
             cpu = self._cpu()
-            computed = 0 if message else cpu - began
+            computed = 0 if message else cpu - cpu_before
             self._check_limits(cpu, end + SLOWEST * computed)
             with contextlib.suppress(TimeoutError):  # of the socket, after a moment
                 if piece:
