@@ -296,8 +296,8 @@ class RLM:
         path = Path(self.prompts, f"{name}.txt")
         if not path.exists():
             path = PROMPTS / path.name
-        template = string.Template(path.read_text("utf-8"))
-        return template.safe_substitute(values).strip()
+        template = string.Template(path.read_text("utf-8").strip())
+        return template.safe_substitute(values)
 
 
 # ------------------------------------------------------------------------------------ the recursion
@@ -599,8 +599,9 @@ class Node:
             if all(length(message) <= SHORT for message in said):
                 raise
             del self.messages[2:]
-            variables = self.evaluate("SHOW_VARS()", {})
-            raise WindowFull(f"the window is full; your variables are {variables}") from error
+            variables = as_text(self.evaluate("SHOW_VARS()", {}))
+            shown = variables[: self.output_chars]
+            raise WindowFull(f"the window is full; your variables are {shown}") from error
         kept = without_thoughts(reply.text)
         reply.text = kept
         if reply.cut and len(kept) > SHORT:  # as a whole it may not fit once more
@@ -633,7 +634,7 @@ class Node:
             message = self.messages[i]
             if self.size() > limit and length(message) > SHORT:
                 self.messages[i] = message | {"content": left_out(length(message))}
-        while self.size() > limit and len(self.messages) > 7:  # these lines are too many
+        while self.size() > limit and len(self.messages) > 4:  # these lines are too many
             del self.messages[2:4]
         return self.size() < before
 
@@ -838,7 +839,7 @@ class Run(contextlib.AbstractContextManager):
             read = f"{reply.prompt_tokens:,} tokens of {size:,} characters"
             reason = f"the server read {read}: widen its window, or lower leaf_chars"
             self.emit("warning", span, reason=reason)
-            print(f"rlm: {reason}", file=sys.stderr)
+            tell(reason)
 
     def side_by_side(self, work: Callable, number: int):
         """Call work(0), work(1), ... in this thread and in as many helpers as are free.
@@ -915,7 +916,7 @@ def ask_model(node: Node, span: dict) -> Reply:
             if not callable(node.model):
                 seconds = min(rlm.timeout, run.remaining("seconds") + 0.001)
                 return post(rlm, node.model, messages, seconds)
-            reply = settle(node.model(messages))
+            reply = settle(node.model([*map(dict, messages)]))  # which it may change
             return Reply(reply) if isinstance(reply, str) else reply
         except ModelError as error:
             problem = hide_secrets(error.problem, rlm)
@@ -1288,8 +1289,10 @@ class Trace:
 
     def __init__(self, path: str):
         self.path = Path(path).absolute()
+        start = '[\n{"name": "process_name", "ph": "M", "pid": 1, "tid": 0}\n]'
         try:
-            self.path.write_text('[\n{"name": "process_name", "ph": "M", "pid": 1, "tid": 0}\n]')
+            with self.lock:
+                self.path.write_text(start)
         except OSError as error:
             raise RLMError(f"the trace {path} cannot be written: {error}") from None
 
@@ -1390,8 +1393,9 @@ BINARY = re.compile(  # how files begin that are no text: PDF, archives, Office,
 
 
 def tell(problem):
-    """Print a line for the person at the command line."""
-    print(f"rlm.py: {problem}", file=sys.stderr)
+    """Print a line on stderr, if there is one."""
+    with contextlib.suppress(OSError):
+        print(f"rlm.py: {problem}", file=sys.stderr)
 
 
 def decode(data: bytes, name: str) -> str:
@@ -1505,6 +1509,8 @@ def command_line() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Answer a question from the command line; return the exit status."""
+    sys.stdout = sys.stdout or io.TextIOWrapper(io.BytesIO())  # it is None where it is closed
+    sys.stderr = sys.stderr or io.StringIO()
     rlm = RLM()  # argparse sets its fields, and beside them what is none, as `rlm.question`
     command_line().parse_intermixed_args(argv, rlm)
     rlm.options = dict(rlm.option)

@@ -119,7 +119,7 @@ MODULE_TABLE = """
     types SimpleNamespace MappingProxyType NoneType;
     typing Any Union Optional List Dict Set FrozenSet Tuple Callable Iterable Iterator Sequence
         Mapping MutableMapping MutableSequence Generator Collection Hashable Sized Literal
-        TypeVar ParamSpec Concatenate get_args get_origin Generic NamedTuple Protocol TypedDict
+        TypeVar ParamSpec Concatenate Generic NamedTuple Protocol TypedDict
         Counter DefaultDict Deque OrderedDict NoReturn ClassVar Final TypeAlias Self Annotated
         Text Pattern Match SupportsInt SupportsFloat cast overload TYPE_CHECKING Awaitable
         AnyStr NewType;
@@ -259,6 +259,12 @@ class Policy(RestrictingNodeTransformer):
         name = getattr(node.target, "attr", "")
         if is_dunder(name) or name in GUARDED:
             self.error(node, refusal(name))  # it reads without a guard
+        return node
+
+    def rewrite_AnnAssign(self, node):
+        name = getattr(node.target, "id", "")
+        if name in SAFE_FORMATS:  # of a dataclass that is an heir of str, asdict() would read it
+            self.error(node, f"a dataclass has no field {name!r}: give it another name")
         return node
 
     def rewrite_Match(self, node):
@@ -466,8 +472,7 @@ def safe_pattern(cls, *named):
     for name in (*names, *named):
         if name.startswith("_") or name in GUARDED or name in FORBIDDEN:
             raise AttributeError(refusal(name))
-    known = (type, abc.ABCMeta, enum.EnumType)  # another one could change its mind
-    if type(names) is not tuple or type(cls) not in known:
+    if type(names) is not tuple or type(cls) not in KNOWN_METACLASSES:
         raise TypeError(f"the pattern {cls!r} is refused: use plain data instead")
     return cls
 
@@ -490,6 +495,8 @@ def safe_import(name, globals=None, locals=None, names=(), level=0):
     return view if names else VIEWS[package]
 
 
+# of classes; one of a cell's could change its mind
+KNOWN_METACLASSES = (type, abc.ABCMeta, enum.EnumType, type(typing.Protocol))
 # an heir of Field could lie about its name, which is executed; one of an alias reads anything
 UNTOLD_TYPES = (type, dataclasses.Field, types.GenericAlias)
 
@@ -569,15 +576,13 @@ def safe_dataclass(cls=None, /, **options):
     if cls is None:
         return functools.partial(safe_dataclass, **options)
     must_be_own(cls)
-    if not is_class(cls) or issubclass(cls, (str, tuple)):
+    if type(cls) not in KNOWN_METACLASSES or issubclass(cls, (str, tuple)):
         raise TypeError("a dataclass is your own plain class")
+    for name in vars(cls).get("__annotations__", ()):
+        if type(name) is not str or not name.isidentifier() or name in SAFE_FORMATS:
+            raise TypeError(f"a dataclass has no field {name!r}: give it another name")
     cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else a signature would be evaluated
-    made = dataclasses.dataclass(cls, **options)
-    fields = made.__dataclass_fields__
-    if SAFE_FORMATS.keys() & fields:  # asdict() of an heir of str would read them
-        fields.clear()
-        raise TypeError("a dataclass has no field `format`: give it another name")
-    return made
+    return dataclasses.dataclass(cls, **options)
 
 
 def on_own(function):
@@ -614,7 +619,7 @@ STAND_INS = {
     "abc": {"abstractmethod": on_own(abc.abstractmethod)},
     "csv": {"field_size_limit": lambda *limit: 131072},
     "dataclasses": {"dataclass": safe_dataclass},
-    "functools": {"wraps": safe_wraps},
+    "functools": {"wraps": safe_wraps, "total_ordering": on_own(functools.total_ordering)},
     "operator": dict.fromkeys(["attrgetter", "methodcaller"], refuser("refused: use a lambda")),
     "sys": {"setrecursionlimit": safe_recursion_limit},
     "time": {"sleep": refuser("time.sleep() is refused: there is nothing to wait for")},
@@ -653,6 +658,8 @@ def harden():
     csv.field_size_limit(sys.maxsize)  # for all cells
     string.getattr = safe_getattr  # string.Formatter looks here first
     copy.setattr = SAFE_BUILTINS["setattr"]  # as does copy
+    inspect.eval = refuser("a signature is not evaluated", ValueError)  # for dataclasses
+    traceback.open = SAFE_BUILTINS["open"]  # the file that a SyntaxError names
     # where the library looks for what cells made
     sys.modules[MAIN] = types.SimpleNamespace(**START_NAMES)
 
@@ -770,6 +777,7 @@ class Interpreter:
 
     cells = 0
     interruptible = False
+    __reduce_ex__ = refuser("the harness cannot be copied")
 
     def __init__(self, variables: dict, tools: dict, output_chars: int = 10_000):
         harden()
@@ -1122,12 +1130,15 @@ atexit.register(lambda: fork_server().stop())
 
 
 @functools.cache
-def background(pid: int) -> Callable:
-    """Return what runs coroutines on the event loop of this process, which has its own thread."""
+def background(pid: int, thread: str) -> Callable:
+    """Return what runs coroutines on the event loop of this process, which has its own thread.
+
+    A coroutine that waits here for another one, in a run within a run, needs a second loop.
+    """
     import asyncio  # which few need, and which takes its time
 
     loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True).start()
+    threading.Thread(target=loop.run_forever, name=f"async {thread}", daemon=True).start()
     return functools.partial(asyncio.run_coroutine_threadsafe, loop=loop)
 
 
@@ -1139,7 +1150,10 @@ def settle(value):
     async def wait():
         return await value
 
-    return background(os.getpid())(wait()).result()
+    thread = threading.current_thread().name
+    if not thread.startswith("async "):
+        thread = ""
+    return background(os.getpid(), thread)(wait()).result()
 
 
 @functools.cache
@@ -1226,12 +1240,16 @@ class Sandbox(contextlib.AbstractContextManager):
     def _converse(self, code: str) -> Result:
         """Hand over a cell, call the tools that it asks for, and return its result."""
         message = json.dumps(code)
+        grace = 1  # second, to take what a tool has answered when the time was over
         while True:
             match self._exchange([f"{message}\n"], self.cell_seconds + 2):
                 case {"call": str(name), "args": list(args), "kwargs": dict(kwargs)} if (
                     name in self.tools
                 ):
                     message = self._call(self.tools[name], args, kwargs)
+                    if time.monotonic() > self._deadline:
+                        self._deadline = time.monotonic() + grace
+                        grace = 0
                 case [str(output), None | str() as error, None | [_] as final] if (
                     len(output) < self.output_chars + 1000 and len(error or "") < 10_000
                 ):
