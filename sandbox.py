@@ -164,7 +164,8 @@ def dunders(names: str) -> set[str]:
 
 
 WRITERS = dunders("setattr delattr")
-SETTERS = WRITERS | dunders("init post_init init_subclass get getattr set delete set_name")
+DESCRIBERS = dunders("get set delete set_name")  # which write to their argument
+SETTERS = WRITERS | DESCRIBERS | dunders("init post_init init_subclass getattr")
 DEFINABLE = SETTERS | dunders("""
     repr str bytes format bool hash eq ne lt le gt ge len length_hint iter next reversed
     contains getitem setitem delitem missing call enter exit dir copy deepcopy index int float
@@ -390,6 +391,8 @@ def safe_setter(name, write, *bound):
         check_name(attribute, DEFINABLE)
         guard = must_be_own if attribute.startswith("_") else must_be_writable
         guard(target)
+        if name in DESCRIBERS and values[0] is not None:
+            must_be_writable(values[0])
         return write(*args, **options)
 
     return safe
@@ -579,10 +582,16 @@ def safe_dataclass(cls=None, /, **options):
     if type(cls) not in KNOWN_METACLASSES or issubclass(cls, (str, tuple)):
         raise TypeError("a dataclass is your own plain class")
     for name in vars(cls).get("__annotations__", ()):
-        if type(name) is not str or not name.isidentifier() or name in SAFE_FORMATS:
+        check_name(name, DEFINABLE)
+        if name in SAFE_FORMATS or not name.isidentifier():  # the name is executed
             raise TypeError(f"a dataclass has no field {name!r}: give it another name")
     cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else a signature would be evaluated
     return dataclasses.dataclass(cls, **options)
+
+
+def safe_hasattr_of_copy(made, name):
+    """`hasattr` for copy: it writes to what has no `__setstate__`, which could be anybody's."""
+    return hasattr(made, name) or must_be_writable(made) is None
 
 
 def on_own(function):
@@ -658,6 +667,7 @@ def harden():
     csv.field_size_limit(sys.maxsize)  # for all cells
     string.getattr = safe_getattr  # string.Formatter looks here first
     copy.setattr = SAFE_BUILTINS["setattr"]  # as does copy
+    copy.hasattr = safe_hasattr_of_copy
     inspect.eval = refuser("a signature is not evaluated", ValueError)  # for dataclasses
     traceback.open = SAFE_BUILTINS["open"]  # the file that a SyntaxError names
     # where the library looks for what cells made
@@ -688,9 +698,9 @@ class Output(io.TextIOBase):
 
     def __init__(self, limit: int):
         self.half = max(limit // 2, 1)
-        self.begin()
+        self._begin()
 
-    def begin(self):
+    def _begin(self):
         """Forget what was written."""
         self.head = ""
         self.tail = ""
@@ -824,7 +834,7 @@ class Interpreter:
         lines = source.splitlines(keepends=True)
         linecache.cache[name] = (len(source), None, lines, name)
         output = self.output
-        output.begin()
+        output._begin()
         vars(VIEWS["sys"]).update(stdout=output, stderr=output)
         self.end = time.process_time() + seconds  # for check_time()
         try:

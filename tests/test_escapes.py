@@ -67,11 +67,7 @@ def parse(table: str) -> dict[str, list[str]]:
 
 ATTACKS = parse(TABLE)
 PASSES_THE_LANGUAGE_WALL = {  # name: why it may. All of it is harmless in a worker
-    "functools 12": "an own cached_property writes to the object it is asked for; what a worker has "
-    "for tools are bound methods, which take no attributes",
     "enum 17": "an own Enum reads the table of members that all Enums without members share",
-    "copy and __reduce_ex__ 10": "copying a bound method copies its object; behind the tools of a "
-    "worker there is none",
     "writes to what the cell did not make 29": "an own heir reads a private table of its base in the "
     "library of its own worker",
 }

@@ -27,7 +27,7 @@ from pathlib import Path
 import pytest
 from conftest import cases
 
-from sandbox import Final, Sandbox, SandboxError
+from sandbox import Final, Interpreter, Sandbox, SandboxError
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc or pidfd_getfd")
 
@@ -975,6 +975,13 @@ def test_output_with_odd_characters(repl):
 def test_stderr_and_write_are_output(repl):
     code = "import sys\nprint('e', file=sys.stderr)\nsys.stdout.write('w')\nsys.stdout.flush()\nprint(file=sys.stdout)"
     assert repl.run(code).output.startswith("e\nw")
+
+
+def test_telling_of_a_syntax_error_opens_no_file(tmp_path):
+    (tmp_path / "x").write_text("fro secret in it: pass")
+    place = (str(tmp_path / "x"), 1, 1, "text", 1, 2, (1, 1, None))
+    told = Interpreter({}, {}).run(f"raise SyntaxError('invalid syntax', {place})").error
+    assert "SyntaxError" in told and "secret" not in told
 
 
 def test_stdout_is_whole_again_in_the_next_cell(repl):
