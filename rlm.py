@@ -849,6 +849,7 @@ class Run(contextlib.AbstractContextManager):
         """
         todo = iter(range(number))
         threads = []
+        name = threading.current_thread().name  # by which settle() knows a run within a run
 
         def help_out():
             try:
@@ -859,7 +860,7 @@ class Run(contextlib.AbstractContextManager):
         def work_on():
             for i in todo:
                 if i + 1 < number and self.helpers.acquire(blocking=False):
-                    helper = threading.Thread(target=help_out, daemon=True)
+                    helper = threading.Thread(target=help_out, name=name, daemon=True)
                     threads.append(helper)
                     helper.start()
                 work(i)

@@ -157,6 +157,15 @@ def test_no_resource_is_left_open_at_exit():
     assert (process.returncode, process.stdout, process.stderr) == (0, b"leaf\n", b"")
 
 
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", "2> >(true)"])
+def test_streams_that_are_closed(closed, tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    with Server(Script(repl("FINAL(1)")).reply) as server:
+        command = f"{sys.executable} {ROOT}/rlm.py Q . --base-url {server.url} {closed}"
+        run = subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, capture_output=True)
+    assert run.stdout == (b"" if closed == ">&-" else b"1\n")
+
+
 # ---- The live view
 def shown_run() -> Script:
     """Output, an error, a batch of children, each of which loses an item, and a plain call."""

@@ -231,7 +231,8 @@ async def model(messages):
 
 
 async def nested(messages):
-    return repl("FINAL(tool())")
+    inner = RLM(model=model).completion("Q", "c")  # which waits for the loop that it holds
+    return repl(f"FINAL({inner.answer} and tool())")
 
 
 def test_a_model_may_be_async_in_a_notebook_too():

@@ -125,6 +125,13 @@ def test_what_was_paid_for_in_a_batch_that_ends_at_a_limit_is_shown():
     assert done.messages[3]["content"].count("PAID FOR") == 3
 
 
+def test_what_was_paid_for_is_there_when_max_seconds_ends_a_call():
+    wait = repl("try:\n    llm_query('slow')\nexcept RuntimeError:\n    FINAL(paid)")
+    leaf = lambda text: time.sleep(1.5) if "slow" in text else "PAID FOR"
+    done, _ = follow(repl("paid = llm_query('q')"), wait, leaf=leaf, max_seconds=1)
+    assert done.answer == "PAID FOR"
+
+
 @pytest.mark.parametrize("limit", ["max_tokens", "max_cost"])
 def test_at_most_the_calls_in_flight_go_over(limit):
     script = Script(paid(TREE), paid("best"), leaf=lambda text: paid("leaf"))
