@@ -43,8 +43,9 @@ def test_the_final_answer_as_text(reply, answer):
 
 
 def test_a_guess_beside_code_does_not_hide_its_output():
-    _, script = follow(f"{repl('print(6 * 7)')}\nThat is 999.\n\nFINAL(999)", repl("FINAL(0)"))
-    assert outputs(script)[0].startswith("42")
+    shown = repl("print(f'{6 * 7:4}')")
+    _, script = follow(f"{shown}\nThat is 999.\n\nFINAL(999)", repl("FINAL(0)"))
+    assert outputs(script)[0].startswith("  42")
 
 
 @pytest.mark.parametrize("reply", ["FINAL_VAR(gone)", repl("FINAL_VAR('gone')")])
