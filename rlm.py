@@ -16,7 +16,6 @@ import argparse
 import ast
 import atexit
 import builtins
-import contextlib
 import functools
 import inspect
 import io
@@ -37,9 +36,11 @@ import urllib.parse
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from math import floor, inf, log10
 from pathlib import Path
+from time import monotonic
 from typing import Any, get_args
 
 import requests
@@ -422,7 +423,7 @@ class Node:
 
     # -- one turn
 
-    @contextlib.contextmanager
+    @contextmanager
     def open_repl(self) -> Iterator[None]:
         """Start a REPL, with the context and the tools in it, and the conversation."""
         if self.context is None:
@@ -675,7 +676,7 @@ class Node:
                 parts.append(f"{shown} left")
         return " · ".join(parts)
 
-    @contextlib.contextmanager
+    @contextmanager
     def step(self, kind: str, **data) -> Iterator[dict]:
         """Emit the begin and the end of a step; yield the event, to add what the end knows.
 
@@ -705,7 +706,7 @@ class Node:
             "error": None,
             **data,
         }
-        began = time.monotonic()
+        began = monotonic()
         self.span = span
         self.run.emit("begin", span)
         try:
@@ -715,7 +716,7 @@ class Node:
             raise
         finally:
             self.span = above
-            self.run.emit("end", span, seconds=time.monotonic() - began)
+            self.run.emit("end", span, seconds=monotonic() - began)
 
 
 def spent(reply: Reply) -> dict:
@@ -741,7 +742,7 @@ def left_out(size: int) -> str:
 # ------------------------------------------------------------------------------- what a run shares
 
 
-class Run(contextlib.AbstractContextManager):
+class Run(AbstractContextManager):
     """What the nodes of one completion share: usage and limits, threads and workers, events."""
 
     deepest = 0
@@ -750,7 +751,7 @@ class Run(contextlib.AbstractContextManager):
 
     def __init__(self, rlm: RLM):
         self.rlm = rlm
-        self.began = time.monotonic()
+        self.began = monotonic()
         self.budget = {}  # of each limit; the seconds are those from the beginning
         for name in LIMITS:
             most = getattr(rlm, f"max_{name}")
@@ -780,7 +781,7 @@ class Run(contextlib.AbstractContextManager):
 
     def seconds(self) -> float:
         """Return how long the run has taken so far."""
-        return time.monotonic() - self.began
+        return monotonic() - self.began
 
     def remaining(self, name: str) -> float:
         """Return what is left of a limit, inf where there is none."""
@@ -910,7 +911,7 @@ def ask_model(node: Node, span: dict) -> Reply:
     rlm = node.rlm
     run = node.run
     messages = span["messages"]
-    began = time.monotonic()
+    began = monotonic()
     longest = rlm.max_seconds or LONGEST_WAIT
     for tried in itertools.count(1):
         try:
@@ -922,7 +923,7 @@ def ask_model(node: Node, span: dict) -> Reply:
         except ModelError as error:
             problem = hide_secrets(error.problem, rlm)
             wait = error.wait or 0
-            waited = time.monotonic() - began
+            waited = monotonic() - began
             if tried >= rlm.tries or waited >= error.patience or wait > longest:
                 run.check_limits(["seconds"])
                 if tried > 1:
@@ -939,7 +940,7 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
     """Send one request and read the reply, each within `seconds`; raise ModelError."""
     base, _, query = rlm.base_url.strip().partition("?")
     url = f"{base.rstrip('/')}/chat/completions"
-    end = time.monotonic() + seconds
+    end = monotonic() + seconds
     data = bytearray()
     try:
         with session(os.getpid(), url).post(
@@ -954,12 +955,12 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
             read = getattr(response.raw, "read1", response.raw.read)  # urllib3 before 2.2 has one
             while chunk := read(1 << 16, decode_content=True):
                 data += chunk
-                if time.monotonic() > end:
+                if monotonic() > end:
                     raise requests.Timeout("the answer is still dripping in")
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         raise no_response(error, url) from error
     text = data.decode("utf-8-sig", "replace")
-    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
+    with suppress(ValueError, LookupError, TypeError, AttributeError):
         if response.ok:
             reply = read_reply(json.loads(text), response.headers)
             reply.problem = hide_secrets(reply.problem, rlm)
@@ -1032,7 +1033,7 @@ def read_reply(body: dict, headers: dict) -> Reply:
 
 def number(value: Any, *path: str, default=None) -> Any:
     """Return the number at the end of a path, also one that is written as text, or the default."""
-    with contextlib.suppress(LookupError, TypeError, ValueError, OverflowError):
+    with suppress(LookupError, TypeError, ValueError, OverflowError):
         for name in path:
             value = value[name]
         if 0 <= float(value) < inf:
@@ -1067,7 +1068,7 @@ def no_completion(response: requests.Response, text: str) -> ModelError:
     problem = f"{status} {what}: {server_message(text)}"
     wait = None
     for name in ("llm_provider-retry-after", "Retry-After"):
-        with contextlib.suppress(Exception):  # it is not there, or makes no sense
+        with suppress(Exception):  # it is not there, or makes no sense
             wait = urllib3.Retry().parse_retry_after(response.headers[name])
     return ModelError(problem, ADVICE.get(status, ""), status, patience, wait)
 
@@ -1076,7 +1077,7 @@ def server_message(text: str) -> str:
     """Return the message in the body of an error, or all of it."""
     found = re.search(r'"(?:message|detail|error)"\s*:\s*("(?:[^"\\]|\\.)*")', text)
     if found:
-        with contextlib.suppress(ValueError):  # of an escape that JSON does not have
+        with suppress(ValueError):  # of an escape that JSON does not have
             return json.loads(found[1], strict=False)
     return text
 
@@ -1269,7 +1270,7 @@ def tool_line(name: str, tool: Callable) -> str:
     function = getattr(tool, "func", tool)
     bound = getattr(tool, "keywords", {})
     parameters = "(...)"
-    with contextlib.suppress(ValueError, TypeError):  # some builtins have no signature
+    with suppress(ValueError, TypeError):  # some builtins have no signature
         signature = inspect.signature(tool)
         named = signature.parameters
         free = [named[key] for key in named if key not in bound]
@@ -1395,7 +1396,7 @@ BINARY = re.compile(  # how files begin that are no text: PDF, archives, Office,
 
 def tell(problem):
     """Print a line on stderr, if there is one."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         print(f"rlm.py: {problem}", file=sys.stderr)
 
 
@@ -1424,7 +1425,7 @@ def read_folder(folder: str) -> dict[str, str]:
             found += 1
             path = Path(place, name)
             key = str(path)
-            with contextlib.suppress(RLMError, OSError):
+            with suppress(RLMError, OSError):
                 if path.is_file() and not path.is_symlink():
                     texts[key] = decode(path.read_bytes(), key)
     tell(f"{folder}: {plural(len(texts), 'text file')} read, {found - len(texts):,} skipped")
@@ -1460,7 +1461,7 @@ def header(text: str) -> tuple[str, str]:
 def option(text: str) -> tuple[str, Any]:
     """Parse NAME=VALUE, where the value is JSON if it can be, as in "seed=7"."""
     name, value = text.split("=", 1)
-    with contextlib.suppress(ValueError):
+    with suppress(ValueError):
         value = json.loads(value)
     return name, value
 

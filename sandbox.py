@@ -24,7 +24,6 @@ import abc
 import ast
 import atexit
 import builtins
-import contextlib
 import copy
 import csv
 import ctypes
@@ -56,7 +55,10 @@ import types
 import typing
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
+from functools import cache, partial
 from math import inf
+from time import monotonic
 
 from RestrictedPython.transformer import INSPECT_ATTRIBUTES, RestrictingNodeTransformer
 
@@ -408,7 +410,7 @@ def guarded_value(obj, name, value):
     raw = isinstance(value, (types.MethodDescriptorType, types.BuiltinMethodType))
     of_str = raw and all(isinstance(owner, str) for owner in bound)
     if of_str and value.__name__ in SAFE_FORMATS:
-        return functools.partial(SAFE_FORMATS[value.__name__], *bound)
+        return partial(SAFE_FORMATS[value.__name__], *bound)
     return value
 
 
@@ -577,7 +579,7 @@ START_NAMES = {"__name__": MAIN, "__builtins__": SAFE_BUILTINS}
 def safe_dataclass(cls=None, /, **options):
     """`dataclasses.dataclass` for cells: it writes to the class, and executes names of fields."""
     if cls is None:
-        return functools.partial(safe_dataclass, **options)
+        return partial(safe_dataclass, **options)
     must_be_own(cls)
     if type(cls) not in KNOWN_METACLASSES or issubclass(cls, (str, tuple)):
         raise TypeError("a dataclass is your own plain class")
@@ -640,12 +642,12 @@ STAND_INS = {
     },
     "warnings": {
         **dict.fromkeys(["warn", "filterwarnings", "simplefilter"], ignore),
-        "catch_warnings": contextlib.nullcontext,
+        "catch_warnings": nullcontext,
     },
 }
 
 
-@functools.cache
+@cache
 def harden():
     """Prepare this process for cells: make the views, and guard what the library reads for them."""
     for name, words in MODULES.items():
@@ -768,7 +770,7 @@ def json_default(value, iterables=(set, frozenset)):
 
 def to_json(value) -> str:
     """Return what a cell gives as JSON; raise where that is impossible, or too long to be sent."""
-    or_list = functools.partial(json_default, iterables=Iterable)
+    or_list = partial(json_default, iterables=Iterable)
     text = json.dumps(value, default=or_list)
     if len(text) > VALUE_BYTES:
         raise ValueError(f"{len(text):,} bytes of JSON are too many: {VALUE_BYTES:,} can be sent")
@@ -839,7 +841,7 @@ class Interpreter:
         self.end = time.process_time() + seconds  # for check_time()
         try:
             self.interruptible = True
-            with contextlib.redirect_stdout(output):
+            with redirect_stdout(output):
                 error = self.run_and_restore(source, name)
         except TimeIsUp as late:  # while telling of an error, or while restoring
             error = f"TimeoutError: {late}"
@@ -852,7 +854,7 @@ class Interpreter:
     def run_and_restore(self, source: str, filename: str) -> str | None:
         """Run a cell and return its error; put back what it has rebound of the harness."""
         reserve = None
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             reserve = mmap.mmap(-1, 24 << 20)  # telling of a MemoryError takes memory
         try:
             exec(compile_cell(source, filename), self.names)
@@ -899,7 +901,7 @@ def instruction(code: int, value: int, if_equal=0, otherwise=0) -> bytes:
     return struct.pack("HBBI", code, if_equal, otherwise, value)
 
 
-@functools.cache
+@cache
 def seccomp_filter(machine: str) -> bytes:
     """Return the program that the kernel runs before each system call, if there is one for this.
 
@@ -934,7 +936,7 @@ def lock_down(memory_mb: int) -> list[str]:
     """Take from this process, for good, all that a cell must not have; return the walls that hold."""
     walls = ["language", "rlimits"]
     # on Linux; there may be a lower limit already
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/statm") as memory:
+    with suppress(OSError, ValueError), open("/proc/self/statm") as memory:
         pages = int(memory.read().split()[0])
         limit = pages * mmap.PAGESIZE + (memory_mb << 20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -957,9 +959,9 @@ def serve():
     Interpreter({}, {}).run("1")  # so that workers find all that a cell needs
     seccomp_filter(os.uname().machine)  # the same
     for name in PRELOADED:
-        with contextlib.suppress(ImportError):  # 3.11 has no _pylong
+        with suppress(ImportError):  # 3.11 has no _pylong
             importlib.import_module(name)
-    with contextlib.suppress(OSError), tempfile.TemporaryDirectory() as empty:
+    with suppress(OSError), tempfile.TemporaryDirectory() as empty:
         os.chdir(empty)  # a folder that is gone stays empty
     gc.collect()
     gc.freeze()  # a worker's collector leaves alone what it shares with this process
@@ -1001,7 +1003,7 @@ def work(fd: int):
     """Be a worker: load the variables, lock the doors, run cells until the host hangs up."""
     reader = open(fd, "r", CHUNK, "utf-8", "surrogatepass", newline="\n")
     writer = open(fd, "w", closefd=False)
-    send = functools.partial(print, file=writer, flush=True)
+    send = partial(print, file=writer, flush=True)
 
     def call(tool, /, *args, **kwargs):
         message = to_json({"call": tool, "args": args, "kwargs": kwargs})
@@ -1114,7 +1116,7 @@ module.serve()"""
 
     def last_words(self) -> str:
         """Return the last line of what it said before it was ready, or died."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with suppress(subprocess.TimeoutExpired):
             if self.process:
                 _, said = self.process.communicate(timeout=1)
                 return said.strip().rpartition("\n")[2]
@@ -1139,7 +1141,7 @@ def fork_server() -> ForkServer:
 atexit.register(lambda: fork_server().stop())
 
 
-@functools.cache
+@cache
 def background(pid: int, thread: str) -> Callable:
     """Return what runs coroutines on the event loop of this process, which has its own thread.
 
@@ -1149,7 +1151,7 @@ def background(pid: int, thread: str) -> Callable:
 
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name=f"async {thread}", daemon=True).start()
-    return functools.partial(asyncio.run_coroutine_threadsafe, loop=loop)
+    return partial(asyncio.run_coroutine_threadsafe, loop=loop)
 
 
 def settle(value):
@@ -1166,14 +1168,14 @@ def settle(value):
     return background(os.getpid(), thread)(wait()).result()
 
 
-@functools.cache
+@cache
 def warn_of_walls():
     """Tell once that the filter does not hold."""
     print("sandbox: no seccomp filter on this machine; see README, Security", file=sys.stderr)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class Sandbox(contextlib.AbstractContextManager):
+class Sandbox(AbstractContextManager):
     """A REPL in a worker process, which starts at once, and anew after it was lost."""
 
     variables: dict = dataclasses.field(default_factory=dict)  # {name: JSON value}, in every cell
@@ -1190,7 +1192,7 @@ class Sandbox(contextlib.AbstractContextManager):
 
     def __post_init__(self):
         self._running = threading.Lock()
-        with contextlib.suppress(OSError):  # to be told when it is needed
+        with suppress(OSError):  # to be told when it is needed
             self._socket = fork_server().fork()
 
     def __exit__(self, *error):
@@ -1218,7 +1220,7 @@ class Sandbox(contextlib.AbstractContextManager):
         if not self._running.acquire(blocking=False):
             raise SandboxError("this sandbox is running a cell: one after another, please")
         try:
-            self._deadline = time.monotonic() + seconds
+            self._deadline = monotonic() + seconds
             self.start()
             self._cpu_end = self._cpu() + self.cell_seconds + 1
             return self._converse(code)
@@ -1257,8 +1259,8 @@ class Sandbox(contextlib.AbstractContextManager):
                     name in self.tools
                 ):
                     message = self._call(self.tools[name], args, kwargs)
-                    if time.monotonic() > self._deadline:
-                        self._deadline = time.monotonic() + grace
+                    if monotonic() > self._deadline:
+                        self._deadline = monotonic() + grace
                         grace = 0
                 case [str(output), None | str() as error, None | [_] as final] if (
                     len(output) < self.output_chars + 1000 and len(error or "") < 10_000
@@ -1327,22 +1329,22 @@ class Sandbox(contextlib.AbstractContextManager):
         piece = next(outgoing)
         message = bytearray()
         cpu_before = self._cpu()
-        end = time.monotonic() + patience
+        end = monotonic() + patience
         while not message.endswith(b"\n"):
             cpu = self._cpu()
             computed = 0 if message else cpu - cpu_before
             self._check_limits(cpu, end + SLOWEST * computed)
-            with contextlib.suppress(TimeoutError):  # of the socket, after a moment
+            with suppress(TimeoutError):  # of the socket, after a moment
                 if piece:
                     piece = piece[self._socket.send(piece) :]
                     piece = piece or next(outgoing, b"")
-                    end = time.monotonic() + patience
+                    end = monotonic() + patience
                     continue
                 data = self._socket.recv(CHUNK)
                 if not data:
                     raise ConnectionError
                 if not message:
-                    end = time.monotonic() + MESSAGE_SECONDS
+                    end = monotonic() + MESSAGE_SECONDS
                 message += data
             if len(message) > MESSAGE_BYTES:
                 raise SandboxError("the worker sent too long a message")
@@ -1355,11 +1357,11 @@ class Sandbox(contextlib.AbstractContextManager):
         """Raise where a limit is reached; `end` is when there must be a sign of life."""
         if self._closed:
             raise ConnectionError("the sandbox is closed")
-        if time.monotonic() > self._deadline:
+        if monotonic() > self._deadline:
             raise TimeoutError("the time of the run is over")
         if cpu > self._cpu_end:
             raise TimeoutError(f"it computed for {self.cell_seconds:g} s, deaf to signals")
-        if time.monotonic() > end:
+        if monotonic() > end:
             raise TimeoutError("it was too slow, or stopped answering")
 
     def _drop(self):
@@ -1372,13 +1374,13 @@ class Sandbox(contextlib.AbstractContextManager):
     def _kill(self):
         """Kill the worker, if it has said hello."""
         pid = self._pid
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if pid:
                 os.kill(pid, signal.SIGKILL)
 
     def _cpu(self) -> float:
         """Return the CPU seconds of the worker so far; 0 where the platform does not tell."""
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if self._pid:  # the clock that clock_getcpuclockid(3) makes of it
                 return time.clock_gettime((~self._pid << 3) | 2)
         return 0.0
