@@ -828,8 +828,8 @@ class Run(AbstractContextManager):
     def check_report(self, reply: Reply, span: dict):
         """End the run where a limit counts what a server does not report; tell of a silent cut."""
         if self.rlm.max_cost is not None and reply.cost is None:
-            flag = f"--price {span['model']}=INPUT,CACHED,OUTPUT"
-            self.ended = RLMError(f"max_cost needs {flag}: the server reports no cost")
+            price = f"prices (--price {span['model']}=INPUT,CACHED,OUTPUT)"
+            self.ended = RLMError(f"max_cost needs {price}: the server reports no cost")
         if self.rlm.max_tokens is not None and not reply.prompt_tokens + reply.completion_tokens:
             self.ended = RLMError("max_tokens needs a server that reports usage; this does not")
         if self.ended:
@@ -1443,7 +1443,7 @@ def read_context(names: list[str]) -> Any:
     for name in names:
         if name == "-":
             texts[name] = decode(piped.read(), "standard input")
-        elif Path(name).is_dir():
+        elif os.path.isdir(name):
             texts |= read_folder(name)
         else:
             texts[name] = decode(Path(name).read_bytes(), name)
@@ -1487,7 +1487,7 @@ def command_line() -> argparse.ArgumentParser:
     add("question")
     add("files", nargs="*", help="text files, folders; - or a pipe: standard input")
     add("--json", action="store_true", help="print answer, reason and usage as JSON")
-    add("--quiet", action="store_true", help="show the answer and nothing else")
+    add("--quiet", action="store_true", help="do not show the tree")
     add("--verbose", action="store_true", help="show code and output in full")
     defaults = vars(RLM(base_url=OPENAI, api_key=None))  # none of the environment's secrets
     for name, about in re.findall(r"(?m)^(\w+)  +(.+)$", inspect.getdoc(RLM)):
@@ -1536,12 +1536,19 @@ def main(argv: list[str] | None = None) -> int:
             took = f"{plural(done.turns, 'turn')} · {done.usage} · {done.seconds:.1f} s"
             ended = "" if done.finish_reason == "final" else f" · ended by {done.finish_reason}"
             print(f"{took} · deepest level {done.depth}{ended}", file=sys.stderr)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or it would fail once more at exit
+    except BrokenPipeError:  # nobody reads on
+        pass
     except (KeyboardInterrupt, RLMError, OSError) as error:
-        usage = getattr(error, "usage", None) or Usage()
-        tell(f"{str(error) or 'interrupted'}, after {usage}")
+        usage = getattr(error, "usage", None)
+        told = str(error) or "interrupted"
+        tell(f"{told}, after {usage}" if usage else told)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
+    finally:
+        for number, stream in enumerate((sys.stdout, sys.stderr), start=1):
+            try:
+                stream.flush()
+            except OSError:  # or it would fail once more at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     return 0
 
 

@@ -161,7 +161,7 @@ def test_no_resource_is_left_open_at_exit():
 def test_streams_that_are_closed(closed, tmp_path):
     (tmp_path / "a.txt").write_text("text")
     with Server(Script(repl("FINAL(1)")).reply) as server:
-        command = f"{sys.executable} {ROOT}/rlm.py Q . --base-url {server.url} {closed}"
+        command = f"env -u PYTHONUNBUFFERED {sys.executable} {ROOT}/rlm.py Q . --base-url {server.url} {closed}"
         run = subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, capture_output=True)
     assert run.stdout == (b"" if closed == ">&-" else b"1\n")
 
