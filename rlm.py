@@ -480,9 +480,9 @@ class Node:
     def code_of(self, text: str) -> list[str]:
         """Return the blocks of Python in a reply, or its FINAL(...) outside of code, as code."""
         fences, outside = split_fences(text)
-        blocks = [code for label, code in fences if is_python(label, code)]
-        if blocks:
-            return blocks
+        codes = [code for label, code in fences if is_python(label, code)]
+        if codes:
+            return codes
         function, inside = textual_final(text, outside)
         if not function:
             return []
@@ -511,15 +511,15 @@ class Node:
                 case ast.Name(name) | ast.arg(name):
                     stored.add(name)
         loaded -= stored
-        known = self.evaluate("SHOW_VARS()", {}).keys()
+        known = self.value_in_repl("SHOW_VARS()", {}).keys()
         if loaded & known and loaded <= known | set(dir(builtins)):
-            return self.evaluate(inside, inside)
+            return self.value_in_repl(inside, inside)
         return inside
 
-    def evaluate(self, expression: str, default: Any) -> Any:
+    def value_in_repl(self, expression: str, default: Any) -> Any:
         """Return the value of an expression in the REPL, or the default where it has none."""
         seconds = self.run.remaining("seconds")
-        final = self.repl.run(f"FINAL({expression})", seconds).final
+        final = self.repl.run(f"FINAL({expression}\n)", seconds).final
         return final.value if final else default
 
     def run_cells(self, codes: list[str]) -> tuple[str, str | None]:
@@ -596,11 +596,11 @@ class Node:
                 raise
             if self.shorten(self.size() // 2):
                 return self.ask()
-            said = self.messages[2:]
-            if all(length(message) <= SHORT for message in said):
+            turns = self.messages[2:]
+            if all(length(message) <= SHORT for message in turns):
                 raise
             del self.messages[2:]
-            variables = as_text(self.evaluate("SHOW_VARS()", {}))
+            variables = as_text(self.value_in_repl("SHOW_VARS()", {}))
             shown = variables[: self.output_chars]
             raise WindowFull(f"the window is full; your variables are {shown}") from error
         kept = without_thoughts(reply.text)
@@ -667,11 +667,12 @@ class Node:
         parts = [f"turn {self.turns} of {self.rlm.max_turns}"]
         for name in LIMITS:
             amount = self.run.remaining(name)
-            shown = f"{amount:,} {name}"
             if name == "cost":
                 shown = dollars(amount)
             elif name == "seconds":
                 shown = f"{amount / 60:.0f} min" if amount >= 120 else f"{amount:.0f} s"
+            else:
+                shown = f"{amount:,} {name}"
             if amount < inf:
                 parts.append(f"{shown} left")
         return " · ".join(parts)
@@ -842,17 +843,17 @@ class Run(AbstractContextManager):
             self.emit("warning", span, reason=reason)
             tell(reason)
 
-    def side_by_side(self, work: Callable, number: int):
+    def side_by_side(self, work: Callable, count: int):
         """Call work(0), work(1), ... in this thread and in as many helpers as are free.
 
         This thread works, too, so a batch goes on where no helper is free: batches within batches
         cannot wait for each other.
         """
-        todo = iter(range(number))
+        todo = iter(range(count))
         threads = []
         name = threading.current_thread().name  # by which settle() knows a run within a run
 
-        def help_out():
+        def helper_thread():
             try:
                 work_on()
             finally:
@@ -860,8 +861,8 @@ class Run(AbstractContextManager):
 
         def work_on():
             for i in todo:
-                if i + 1 < number and self.helpers.acquire(blocking=False):
-                    helper = threading.Thread(target=help_out, name=name, daemon=True)
+                if i + 1 < count and self.helpers.acquire(blocking=False):
+                    helper = threading.Thread(target=helper_thread, name=name, daemon=True)
                     threads.append(helper)
                     helper.start()
                 work(i)
@@ -900,8 +901,8 @@ ADVICE = {  # for a person, by status
     413: "too long? lower leaf_chars",
 }
 UNREACHABLE = "check --base-url, that the server runs, and SSL_CERT_FILE for its certificate"
-CUT = re.compile("length|max_|window")  # in a finish_reason, as are these
-NO_ANSWER = re.compile(
+CUT_REASON = re.compile("length|max_|window")  # in a finish_reason
+NO_ANSWER_REASON = re.compile(
     "filter|safety|sensitive|recit|prohib|block|spii|error|abort|cancel|time|refus|malformed|insuff"
 )
 
@@ -952,7 +953,7 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
             stream=True,
             allow_redirects=False,
         ) as response:
-            read = getattr(response.raw, "read1", response.raw.read)  # urllib3 before 2.2 has one
+            read = getattr(response.raw, "read1", response.raw.read)  # not in urllib3 1 to 2.1
             while chunk := read(1 << 16, decode_content=True):
                 data += chunk
                 if monotonic() > end:
@@ -992,10 +993,11 @@ def request_headers(rlm: RLM) -> dict[str, str]:
     if not headers and rlm.base_url.strip().rstrip("/") == OPENAI:
         raise RLMError("no API key: set OPENAI_API_KEY (and OPENAI_BASE_URL), or --api-key")
     for name, value in headers.items():
-        headers[name] = value.strip()
+        value = value.strip()
+        headers[name] = value
         if not re.fullmatch(r"(?a)[\w!#$%&'*+.^`|~-]+", name):
             raise RLMError(f"a header cannot have the name {name!r}")
-        if not re.fullmatch(r"[\x20-\x7e]*", headers[name]):
+        if not re.fullmatch(r"[\x20-\x7e]*", value):
             raise RLMError(f"the header {name} has characters that a header cannot have")
     return headers
 
@@ -1010,7 +1012,7 @@ def read_reply(body: dict, headers: dict) -> Reply:
         content = "".join(texts)
     reason = str(choice.get("finish_reason")).lower()
     problem = ""
-    if NO_ANSWER.search(reason):
+    if NO_ANSWER_REASON.search(reason):
         problem = f"the answer was filtered or broken off ({reason})"
     if message.get("refusal"):
         problem = f"the model refused: {message['refusal']}"
@@ -1026,7 +1028,7 @@ def read_reply(body: dict, headers: dict) -> Reply:
         cached_tokens=int(number(usage, "prompt_tokens_details", "cached_tokens", default=0)),
         completion_tokens=int(number(usage, "completion_tokens", default=0)),
         cost=number(usage, "cost", default=cost),
-        cut=bool(CUT.search(reason)),
+        cut=bool(CUT_REASON.search(reason)),
         problem=problem,
     )
 
@@ -1050,7 +1052,7 @@ def no_response(error: Exception, url: str) -> ModelError:
     patience = inf
     if isinstance(reason, ConnectionRefusedError | socket.gaierror):
         patience = 10
-    if isinstance(reason, ValueError):  # an address or a certificate that is wrong
+    if isinstance(reason, ValueError | requests.exceptions.InvalidJSONError):  # nothing to wait for
         patience = 0
     return ModelError(problem, UNREACHABLE, patience=patience)
 
@@ -1104,11 +1106,12 @@ FENCE = re.compile(
         (?P<margin> (?: [-*+\ufeff\u200b \t] | \d+[.)] )* )  # a line, or an item of a list, begins
       | .* [ \t] (?= [`~]{3,} \w+ [ \t\r]* $ )  # or it is labelled, at the end of a line
     )
-    (?P<mark> `{3,} | ~{3,} ) [ \t{.]* (?P<label> [^\s`},:;]* ) [^`\n]* (?: \n | \Z )"""
+    (?P<mark> `{3,}+ | ~{3,}+ ) [ \t{.]*+ (?P<label> [^\s`},:;]*+ ) [^`\n]*+ (?: \n | \Z )
+    (?= (?P<indent> [ \t]* ) )"""
 )
 PYTHON = re.compile(r"(?i)repl|i?py(thon)?[\d.]*|tool_code")
 FINAL_START = re.compile(r"(?m)^[ \t]*(?:\*\*|`)?(FINAL|FINAL_VAR)\(")
-FINAL_END = re.compile(r"(?m)\)(?=[ \t]*(?:\*\*|`)?\.?[ \t\r]*$)")
+FINAL_END = re.compile(r"(?m)\)(?=[ \t]*+(?:\*\*|`)?\.?[ \t\r]*+$)")
 THOUGHTS = re.compile(
     r"""(?isx) \A (?: [\s\ufeff\u200b]* (?:
         <(think|thinking|thought|reasoning)> .*? (?: </\1> | \Z )
@@ -1121,8 +1124,8 @@ THOUGHTS = re.compile(
 )
 # some servers swallow the beginning
 LONE_END = re.compile(r"(?i)(?<![`'\"])(?:</think(?:ing)?>|\[/THINK\])")
-NO_THOUGHTS = re.compile(r"(?m)^[ \t]*(?:```|~~~)|<think")  # before it
-LAST_MARK = re.compile(r"(?:<\|\w+\|>|</s>)\s*\Z")
+ANSWER_BEGUN = re.compile(r"(?m)^[ \t]*(?:```|~~~)|<think")
+LAST_MARK = re.compile(r"<\|\w+\|>\s*\Z")
 REPLY = "<reply>"  # the file name under which the code of a reply is parsed
 warnings.filterwarnings("ignore", module=REPLY)  # of escapes in it that mean nothing
 
@@ -1131,7 +1134,7 @@ def without_thoughts(text: str) -> str:
     """Return a reply without the thoughts that it begins with."""
     text = THOUGHTS.sub("", text)
     end = LONE_END.search(text)
-    if end and not NO_THOUGHTS.search(text, 0, end.start()):
+    if end and not ANSWER_BEGUN.search(text, 0, end.start()):
         text = text[end.end() :]
     return LAST_MARK.sub("", text).strip()
 
@@ -1172,13 +1175,20 @@ def split_fences(text: str) -> tuple[list[tuple], str]:
         start = opening.end()
         mark = opening["mark"]
         closing = re.compile(rf"(?m)^[ \t]*{mark}(?!\w).*\n?|{mark}[ \t\r]*$|\Z")
-        ends = list(itertools.islice(closing.finditer(text, start), 20))
-        margin = re.compile(rf"(?m)^[ \t]{{0,{len(opening['margin'] or '')}}}")
-        insides = [text[start : end.start()] for end in ends]
-        insides = [textwrap.dedent(margin.sub("", inside)) for inside in insides]
-        first = next(filter(parse, insides), insides[0])
-        end = ends[insides.index(first)].end()
-        fences.append((opening["label"], first))
+        margin = opening["margin"] or ""
+        width = min(len(margin), len(opening["indent"]))
+        indent = re.compile(rf"(?m)^[ \t]{{0,{width}}}")
+        found = []
+        for closed in itertools.islice(closing.finditer(text, start), 20):
+            inside = text[start : closed.start()]
+            inside = textwrap.dedent(indent.sub("", inside))
+            found.append((inside, closed.end()))
+            if parse(inside):
+                break
+        else:
+            found = found[:1]
+        inside, end = found[-1]
+        fences.append((opening["label"], inside))
         blank = " " * (end - opening.start())
         outside = outside[: opening.start()] + blank + outside[end:]
         opening = FENCE.search(text, end)
@@ -1193,7 +1203,9 @@ def textual_final(text: str, outside: str) -> tuple[str, str]:
     function = ""
     inside = ""
     start = FINAL_START.search(outside)
-    ends = FINAL_END.finditer(text, start.end()) if start else ()
+    if not start:
+        return "", ""
+    ends = FINAL_END.finditer(text, start.end())
     for end in itertools.islice(ends, 100):
         function = start[1]
         inside = text[start.end() : end.start()].strip()
@@ -1352,7 +1364,7 @@ class Live:
             line = text.strip().partition("\n")[0]
             return line if len(line) <= room else f"{line[: room - 1]}…"
 
-        of_turn = str if self.verbose else short
+        shorten = str if self.verbose else short
         error = event["error"] and f"✗ {event['error'].splitlines()[-1]}"
         took = f"{event.get('seconds', 0):.1f} s"
         usage = event.get("usage")
@@ -1364,8 +1376,8 @@ class Live:
             case "end completion":
                 return f"→ {error or short(as_text(event['answer']))} · {event['seconds']:.1f} s"
             case "end turn" if "output" in event:
-                told = error or of_turn(event["output"])
-                return f"turn {event['turn']} · {of_turn(event['code'])} → {told} · {took}"
+                told = error or shorten(event["output"])
+                return f"turn {event['turn']} · {shorten(event['code'])} → {told} · {took}"
             case "end call" if error or event["within"] in ("cell", None):
                 asked = short(event["messages"][-1]["content"])
                 told = error or short(event["reply"])
@@ -1544,12 +1556,17 @@ def main(argv: list[str] | None = None) -> int:
         tell(f"{told}, after {usage}" if usage else told)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     finally:
-        for number, stream in enumerate((sys.stdout, sys.stderr), start=1):
-            try:
-                stream.flush()
-            except OSError:  # or it would fail once more at exit
-                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        flush_streams()
     return 0
+
+
+def flush_streams():
+    """Write what is left to be written; where nobody reads it, that would fail once more at exit."""
+    for number, stream in enumerate((sys.stdout, sys.stderr), start=1):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 if __name__ == "__main__":
