@@ -24,6 +24,7 @@ import abc
 import ast
 import atexit
 import builtins
+import collections
 import copy
 import csv
 import ctypes
@@ -134,8 +135,8 @@ MODULE_TABLE = """
 """  # module, and what is handed out of it: "*" is all public names, "-x" not x
 MODULES = {}  # {"os": ["sep", "linesep"], ...}
 for entry in MODULE_TABLE.split(";"):
-    module, *words = entry.split()
-    MODULES[module] = words
+    name, *words = entry.split()
+    MODULES[name] = words
 VIEWS = {}  # {"os": what cells get for it, ...}
 SIDE_BY_SIDE = "use llm_query_batched: it runs calls side by side"
 NO_FILES = "there are no files: the data is in `context`"
@@ -264,12 +265,6 @@ class Policy(RestrictingNodeTransformer):
             self.error(node, refusal(name))  # it reads without a guard
         return node
 
-    def rewrite_AnnAssign(self, node):
-        name = getattr(node.target, "id", "")
-        if name in SAFE_FORMATS:  # of a dataclass that is an heir of str, asdict() would read it
-            self.error(node, f"a dataclass has no field {name!r}: give it another name")
-        return node
-
     def rewrite_Match(self, node):
         # the class that was judged is the one that is used: a name could be rebound
         before = []
@@ -333,12 +328,16 @@ def is_class(obj) -> bool:
     return issubclass(type(obj), type)
 
 
+# what the library shares no instance of
+FREE_TYPES = (types.SimpleNamespace, BaseException, decimal.Context)
+FREE_TYPES += (collections.UserDict, collections.UserList, collections.ChainMap)
+
+
 def must_be_writable(obj):
     """Return `obj` if a cell may write its public attributes."""
     if type(obj).__module__ == MAIN:  # first, as each `self.x = 1` asks
         return obj
-    free = isinstance(obj, (types.SimpleNamespace, BaseException, decimal.Context))
-    return obj if free else must_be_own(obj)
+    return obj if isinstance(obj, FREE_TYPES) else must_be_own(obj)
 
 
 def must_be_own(obj):
@@ -393,8 +392,9 @@ def safe_setter(name, write, *bound):
         check_name(attribute, DEFINABLE)
         guard = must_be_own if attribute.startswith("_") else must_be_writable
         guard(target)
-        if name in DESCRIBERS and values[0] is not None:
-            must_be_writable(values[0])
+        described = values[0] if name in DESCRIBERS else None
+        if described is not None:
+            must_be_writable(described)
         return write(*args, **options)
 
     return safe
@@ -404,7 +404,8 @@ def guarded_value(obj, name, value):
     """Return what was read under a name that can lead out, or a guarded one in its place."""
     of_error = name == "obj" and isinstance(obj, BaseException)
     # ABC.register, and ForwardRef.evaluate, which runs text
-    if of_error or getattr(value, "__module__", None) in ("abc", "annotationlib"):
+    leads_out = getattr(value, "__module__", None) in ("abc", "annotationlib")
+    if of_error or leads_out:
         raise AttributeError(refusal(name))
     bound = bound_to(value)
     raw = isinstance(value, (types.MethodDescriptorType, types.BuiltinMethodType))
@@ -583,17 +584,25 @@ def safe_dataclass(cls=None, /, **options):
     must_be_own(cls)
     if type(cls) not in KNOWN_METACLASSES or issubclass(cls, (str, tuple)):
         raise TypeError("a dataclass is your own plain class")
-    for name in vars(cls).get("__annotations__", ()):
-        check_name(name, DEFINABLE)
-        if name in SAFE_FORMATS or not name.isidentifier():  # the name is executed
-            raise TypeError(f"a dataclass has no field {name!r}: give it another name")
     cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else a signature would be evaluated
     return dataclasses.dataclass(cls, **options)
 
 
-def safe_hasattr_of_copy(made, name):
+def getattr_of_dataclasses(obj, name, *default):
+    """`getattr` for dataclasses: with MISSING, it is of a new field, whose name gets executed."""
+    if dataclasses.MISSING in default:
+        check_name(name, DEFINABLE)
+        if name in SAFE_FORMATS or not name.isidentifier():  # asdict() would read a raw format
+            raise TypeError(f"a dataclass has no field {name!r}: give it another name")
+    return getattr(obj, name, *default)
+
+
+def hasattr_of_copy(made, name):
     """`hasattr` for copy: it writes to what has no `__setstate__`, which could be anybody's."""
-    return hasattr(made, name) or must_be_writable(made) is None
+    found = hasattr(made, name)
+    if not found:
+        must_be_writable(made)
+    return found
 
 
 def on_own(function):
@@ -622,7 +631,7 @@ def print_exc(*, file=None):
     print(format_exc(), file=file)
 
 
-def ignore(*args, **kwargs):
+def do_nothing(*args, **kwargs):
     """Stand in for warnings, which nobody is there to see."""
 
 
@@ -641,7 +650,7 @@ STAND_INS = {
         **dict.fromkeys(["final", "override"], lambda marked: marked),
     },
     "warnings": {
-        **dict.fromkeys(["warn", "filterwarnings", "simplefilter"], ignore),
+        **dict.fromkeys(["warn", "filterwarnings", "simplefilter"], do_nothing),
         "catch_warnings": nullcontext,
     },
 }
@@ -669,11 +678,17 @@ def harden():
     csv.field_size_limit(sys.maxsize)  # for all cells
     string.getattr = safe_getattr  # string.Formatter looks here first
     copy.setattr = SAFE_BUILTINS["setattr"]  # as does copy
-    copy.hasattr = safe_hasattr_of_copy
+    copy.hasattr = hasattr_of_copy
+    dataclasses.getattr = getattr_of_dataclasses
     inspect.eval = refuser("a signature is not evaluated", ValueError)  # for dataclasses
     traceback.open = SAFE_BUILTINS["open"]  # the file that a SyntaxError names
     # where the library looks for what cells made
-    sys.modules[MAIN] = types.SimpleNamespace(**START_NAMES)
+    sys.modules[MAIN] = types.SimpleNamespace(
+        **START_NAMES,
+        ClassVar=typing.ClassVar,
+        InitVar=dataclasses.InitVar,
+        KW_ONLY=dataclasses.KW_ONLY,
+    )
 
 
 # --------------------------------------------------------------- cell: run one, tell what happened
@@ -696,7 +711,7 @@ class Result(typing.NamedTuple):
 class Output(io.TextIOBase):
     """A text stream that keeps the head and the tail of what is written, and counts the middle."""
 
-    close = ignore  # the next cell writes to it, too
+    close = do_nothing  # the next cell writes to it, too
 
     def __init__(self, limit: int):
         self.half = max(limit // 2, 1)
@@ -1017,8 +1032,8 @@ def work(fd: int):
 
     setup = json.loads(reader.readline())
     variables = {}
-    for name, *how in setup["variables"]:
-        variables[name] = read_variable(reader, *how)
+    for name, is_text, length in setup["variables"]:
+        variables[name] = read_variable(reader, is_text, length)
     walls = lock_down(setup["memory_mb"])
     tools = {}
     for name in setup["tools"]:
@@ -1141,8 +1156,12 @@ def fork_server() -> ForkServer:
 atexit.register(lambda: fork_server().stop())
 
 
+too_late = refuser("the time of the run is over", TimeoutError)
+LOOP_LOCK = threading.Lock()  # or several threads would make a loop each
+
+
 @cache
-def background(pid: int, thread: str) -> Callable:
+def background(pid: int, caller: str) -> Callable:
     """Return what runs coroutines on the event loop of this process, which has its own thread.
 
     A coroutine that waits here for another one, in a run within a run, needs a second loop.
@@ -1150,7 +1169,7 @@ def background(pid: int, thread: str) -> Callable:
     import asyncio  # which few need, and which takes its time
 
     loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name=f"async {thread}", daemon=True).start()
+    threading.Thread(target=loop.run_forever, name=f"async {caller}", daemon=True).start()
     return partial(asyncio.run_coroutine_threadsafe, loop=loop)
 
 
@@ -1162,10 +1181,12 @@ def settle(value):
     async def wait():
         return await value
 
-    thread = threading.current_thread().name
-    if not thread.startswith("async "):
-        thread = ""
-    return background(os.getpid(), thread)(wait()).result()
+    caller = threading.current_thread().name
+    if not caller.startswith("async "):
+        caller = ""
+    with LOOP_LOCK:
+        submit = background(os.getpid(), caller)
+    return submit(wait()).result()
 
 
 @cache
@@ -1252,16 +1273,17 @@ class Sandbox(AbstractContextManager):
     def _converse(self, code: str) -> Result:
         """Hand over a cell, call the tools that it asks for, and return its result."""
         message = json.dumps(code)
-        grace = 1  # second, to take what a tool has answered when the time was over
+        seconds_left = 1  # to take what a tool has answered when the time was over
         while True:
             match self._exchange([f"{message}\n"], self.cell_seconds + 2):
                 case {"call": str(name), "args": list(args), "kwargs": dict(kwargs)} if (
                     name in self.tools
                 ):
-                    message = self._call(self.tools[name], args, kwargs)
+                    tool = self.tools[name] if seconds_left else too_late
+                    message = self._call(tool, args, kwargs)
                     if monotonic() > self._deadline:
-                        self._deadline = monotonic() + grace
-                        grace = 0
+                        self._deadline = monotonic() + seconds_left
+                        seconds_left = 0
                 case [str(output), None | str() as error, None | [_] as final] if (
                     len(output) < self.output_chars + 1000 and len(error or "") < 10_000
                 ):
@@ -1332,8 +1354,8 @@ class Sandbox(AbstractContextManager):
         end = monotonic() + patience
         while not message.endswith(b"\n"):
             cpu = self._cpu()
-            computed = 0 if message else cpu - cpu_before
-            self._check_limits(cpu, end + SLOWEST * computed)
+            extra = 0 if message else SLOWEST * (cpu - cpu_before)
+            self._check_limits(cpu, end + extra)
             with suppress(TimeoutError):  # of the socket, after a moment
                 if piece:
                     piece = piece[self._socket.send(piece) :]
