@@ -800,7 +800,11 @@ TimeIsUp.__name__ = "TimeoutError"
 
 
 class Interpreter:
-    """Runs cells that share their variables, in this very process: the language wall alone."""
+    """Runs cells that share their variables, in this very process: the language wall alone.
+
+    It hardens copy, csv, dataclasses, inspect, string and traceback of the process, for good: other
+    code there may find them strict, so give it a process of its own, as `Sandbox` does.
+    """
 
     cells = 0
     interruptible = False

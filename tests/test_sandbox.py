@@ -25,9 +25,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import CASES, cases
+from conftest import CASES, ROOT, cases
 
-from sandbox import Final, Interpreter, Sandbox, SandboxError
+from sandbox import Final, Sandbox, SandboxError
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc or pidfd_getfd")
 
@@ -962,8 +962,9 @@ def test_stderr_and_write_are_output(repl):
 
 def test_telling_of_a_syntax_error_opens_no_file(tmp_path):
     (tmp_path / "x").write_text("fro secret in it: pass")
-    place = (str(tmp_path / "x"), 1, 1, "text", 1, 2, (1, 1, None))
-    told = Interpreter({}, {}).run(f"raise SyntaxError('invalid syntax', {place})").error
+    cell = f"raise SyntaxError('invalid', ({str(tmp_path / 'x')!r}, 1, 1, 'x', 1, 2, (1, 1, None)))"
+    code = f"import sandbox; print(sandbox.Interpreter({{}}, {{}}).run({cell!r}).error)"
+    told = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
     assert "SyntaxError" in told and "secret" not in told
 
 
