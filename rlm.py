@@ -195,6 +195,12 @@ def dollars(cost: float) -> str:
     return f"${cost:,.{digits}f}"
 
 
+def tell(problem):
+    """Print a line on stderr, for as long as somebody reads it."""
+    with suppress(OSError):
+        print(f"rlm.py: {problem}", file=sys.stderr)
+
+
 # ---------------------------------------------------------------------------- the configuration
 
 
@@ -519,6 +525,7 @@ class Node:
     def value_in_repl(self, expression: str, default: Any) -> Any:
         """Return the value of an expression in the REPL, or the default where it has none."""
         seconds = self.run.remaining("seconds")
+        # on a line of its own, as the expression may end in a comment
         final = self.repl.run(f"FINAL({expression}\n)", seconds).final
         return final.value if final else default
 
@@ -667,14 +674,15 @@ class Node:
         parts = [f"turn {self.turns} of {self.rlm.max_turns}"]
         for name in LIMITS:
             amount = self.run.remaining(name)
+            if amount == inf:
+                continue
             if name == "cost":
                 shown = dollars(amount)
             elif name == "seconds":
                 shown = f"{amount / 60:.0f} min" if amount >= 120 else f"{amount:.0f} s"
             else:
                 shown = f"{amount:,} {name}"
-            if amount < inf:
-                parts.append(f"{shown} left")
+            parts.append(f"{shown} left")
         return " · ".join(parts)
 
     @contextmanager
@@ -964,7 +972,8 @@ def post(rlm: RLM, model: str, messages: list, seconds: float) -> Reply:
     with suppress(ValueError, LookupError, TypeError, AttributeError):
         if response.ok:
             reply = read_reply(json.loads(text), response.headers)
-            reply.problem = hide_secrets(reply.problem, rlm)
+            if reply.problem:
+                reply.problem = hide_secrets(reply.problem, rlm)
             return reply
     raise no_completion(response, text)
 
@@ -1164,30 +1173,13 @@ def is_program(text: str) -> bool:
 def split_fences(text: str) -> tuple[list[tuple], str]:
     """Return the label and the inside of each fence, and the text with spaces in their places.
 
-        split_fences("So:\\n```repl\\nx = 1\\n```") is ([("repl", "x = 1\\n")], "So:\\n" + spaces)
-
-    A fence ends at the first closing mark with which its inside parses, else at the first.
+    split_fences("So:\\n```repl\\nx = 1\\n```") is ([("repl", "x = 1\\n")], "So:\\n" + spaces)
     """
     fences = []
     outside = text
     opening = FENCE.search(text)
     while opening:
-        start = opening.end()
-        mark = opening["mark"]
-        closing = re.compile(rf"(?m)^[ \t]*{mark}(?!\w).*\n?|{mark}[ \t\r]*$|\Z")
-        margin = opening["margin"] or ""
-        width = min(len(margin), len(opening["indent"]))
-        indent = re.compile(rf"(?m)^[ \t]{{0,{width}}}")
-        found = []
-        for closed in itertools.islice(closing.finditer(text, start), 20):
-            inside = text[start : closed.start()]
-            inside = textwrap.dedent(indent.sub("", inside))
-            found.append((inside, closed.end()))
-            if parse(inside):
-                break
-        else:
-            found = found[:1]
-        inside, end = found[-1]
+        inside, end = inside_of(text, opening)
         fences.append((opening["label"], inside))
         blank = " " * (end - opening.start())
         outside = outside[: opening.start()] + blank + outside[end:]
@@ -1195,16 +1187,37 @@ def split_fences(text: str) -> tuple[list[tuple], str]:
     return fences, outside
 
 
+def inside_of(text: str, opening: re.Match) -> tuple[str, int]:
+    """Return the inside of a fence, without the indentation of a list, and where the fence ends.
+
+    That is at the first closing mark with which the inside parses, else at the first.
+    """
+    start = opening.end()
+    mark = opening["mark"]
+    closing = re.compile(rf"(?m)^[ \t]*{mark}(?!\w).*\n?|{mark}[ \t\r]*$|\Z")
+    margin = opening["margin"] or ""
+    width = min(len(margin), len(opening["indent"]))
+    indent = re.compile(rf"(?m)^[ \t]{{0,{width}}}")
+    tried = []
+    for closed in itertools.islice(closing.finditer(text, start), 20):
+        inside = text[start : closed.start()]
+        inside = textwrap.dedent(indent.sub("", inside))
+        if parse(inside):
+            return inside, closed.end()
+        tried.append((inside, closed.end()))
+    return tried[0]
+
+
 def textual_final(text: str, outside: str) -> tuple[str, str]:
     """Return the final of a reply without code: "So:\\nFINAL(a (b))" is ("FINAL", "a (b)").
 
     It begins a line outside of fences; what merely mentions FINAL(...) is none: ("", "").
     """
-    function = ""
-    inside = ""
     start = FINAL_START.search(outside)
     if not start:
         return "", ""
+    function = ""
+    inside = ""
     ends = FINAL_END.finditer(text, start.end())
     for end in itertools.islice(ends, 100):
         function = start[1]
@@ -1404,12 +1417,6 @@ BINARY = re.compile(  # how files begin that are no text: PDF, archives, Office,
     rb"(?s)%PDF-|PK\x03\x04|\x1f\x8b|BZh\d1AY|\xfd7zXZ|7z\xbc\xaf|\x28\xb5\x2f\xfd|\xd0\xcf\x11\xe0"
     rb"|\x89PNG|\xff\xd8\xff|.{,7999}\0"
 )
-
-
-def tell(problem):
-    """Print a line on stderr, if there is one."""
-    with suppress(OSError):
-        print(f"rlm.py: {problem}", file=sys.stderr)
 
 
 def decode(data: bytes, name: str) -> str:

@@ -329,8 +329,14 @@ def is_class(obj) -> bool:
 
 
 # what the library shares no instance of
-FREE_TYPES = (types.SimpleNamespace, BaseException, decimal.Context)
-FREE_TYPES += (collections.UserDict, collections.UserList, collections.ChainMap)
+FREE_TYPES = (
+    types.SimpleNamespace,
+    BaseException,
+    decimal.Context,
+    collections.UserDict,
+    collections.UserList,
+    collections.ChainMap,
+)
 
 
 def must_be_writable(obj):
@@ -584,7 +590,7 @@ def safe_dataclass(cls=None, /, **options):
     must_be_own(cls)
     if type(cls) not in KNOWN_METACLASSES or issubclass(cls, (str, tuple)):
         raise TypeError("a dataclass is your own plain class")
-    cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else a signature would be evaluated
+    cls.__doc__ = cls.__doc__ or f"{cls.__name__}(...)"  # else it takes a signature
     return dataclasses.dataclass(cls, **options)
 
 
@@ -632,7 +638,7 @@ def print_exc(*, file=None):
 
 
 def do_nothing(*args, **kwargs):
-    """Stand in for warnings, which nobody is there to see."""
+    """Stand in for what has no use here, such as a warning."""
 
 
 STAND_INS = {
@@ -718,7 +724,7 @@ class Output(io.TextIOBase):
         self._begin()
 
     def _begin(self):
-        """Forget what was written."""
+        """Forget what was written; a public name could be called on anybody's object."""
         self.head = ""
         self.tail = ""
         self.count = 0
@@ -1160,7 +1166,6 @@ def fork_server() -> ForkServer:
 atexit.register(lambda: fork_server().stop())
 
 
-too_late = refuser("the time of the run is over", TimeoutError)
 LOOP_LOCK = threading.Lock()  # or several threads would make a loop each
 
 
@@ -1197,6 +1202,9 @@ def settle(value):
 def warn_of_walls():
     """Tell once that the filter does not hold."""
     print("sandbox: no seccomp filter on this machine; see README, Security", file=sys.stderr)
+
+
+too_late = refuser("the time of the run is over", TimeoutError)  # in place of a tool
 
 
 @dataclasses.dataclass(eq=False, repr=False)
